@@ -1,0 +1,104 @@
+"""Start data pipelines from new files and objects: none missed, none half-written, none twice.
+
+:func:`make_poller` gives a :class:`Poller` for a URL; :meth:`~Poller.get_new_events`
+gives what was created, modified or deleted since it was last asked. With
+``state`` it remembers across restarts. ::
+
+    from poller_core import make_poller
+
+    with make_poller("/data/inbox", recurse=True, state="sqlite:////var/lib/poller/state.db") as poller:
+        for subject, event in poller.get_new_events():
+            print(event, subject.path)
+"""
+
+from __future__ import annotations
+
+from .delivery import AsyncBatch, Batch, Claim
+from .errors import (
+    AccessDenied,
+    AuthenticationFailed,
+    EventTaken,
+    InvalidOption,
+    InvalidUrl,
+    NoPoller,
+    OffsetTooOld,
+    PollerClosed,
+    PollerError,
+    PollerRefused,
+    StateDamaged,
+    StateError,
+    StateFull,
+    StateLocked,
+    StateNewer,
+    StateReadOnly,
+    StateUnreadable,
+    TargetError,
+    TargetMoved,
+    TargetNotFound,
+    UnknownClaim,
+    UnknownConsumer,
+    UnknownEvent,
+    UnknownScheme,
+    WriteConflict,
+)
+from .events import Event
+from .listed import ListingPoller
+from .listing import Change, Chunk, Entry, Facts, Gap, Source, Span
+from .local import FilePoller, INotifyPoller
+from .options import Options
+from .poller import Poller, make_poller, register_poller, registered
+from .status import ConsumerStatus, Status
+from .url import Url
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AccessDenied",
+    "AsyncBatch",
+    "AuthenticationFailed",
+    "Batch",
+    "Change",
+    "Chunk",
+    "Claim",
+    "ConsumerStatus",
+    "Entry",
+    "Event",
+    "EventTaken",
+    "Facts",
+    "FilePoller",
+    "Gap",
+    "INotifyPoller",
+    "InvalidOption",
+    "InvalidUrl",
+    "ListingPoller",
+    "NoPoller",
+    "OffsetTooOld",
+    "Options",
+    "Poller",
+    "PollerClosed",
+    "PollerError",
+    "PollerRefused",
+    "Source",
+    "Span",
+    "StateDamaged",
+    "StateError",
+    "StateFull",
+    "StateLocked",
+    "StateNewer",
+    "StateReadOnly",
+    "StateUnreadable",
+    "Status",
+    "TargetError",
+    "TargetMoved",
+    "TargetNotFound",
+    "UnknownClaim",
+    "UnknownConsumer",
+    "UnknownEvent",
+    "UnknownScheme",
+    "Url",
+    "WriteConflict",
+    "__version__",
+    "make_poller",
+    "register_poller",
+    "registered",
+]
