@@ -1,0 +1,475 @@
+"""``ListingPoller``: a poller made of a source, with snapshot, journal and consumers.
+
+Whoever can list names in order gets the rest here: :class:`FilePoller` and
+:class:`INotifyPoller` are such classes, and one of your own gives
+:meth:`ListingPoller.make_source`.
+
+Guarantees: those of :mod:`poller_core.engine` for looking and of
+:mod:`poller_core.delivery` for what is given out. Pollers of one process that
+share a state and a target share one engine, so ten consumers cost one listing.
+
+Not guaranteed: that :meth:`~ListingPoller.get_new_events` alone makes work
+happen exactly once. It acknowledges what it gave out when it is called again,
+or when the poller is closed; what a crash leaves unacknowledged comes again.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+from . import pages
+from .clock import Clock
+from .delivery import AsyncBatch, Batch, Claim
+from .engine import Engine, Health, Progress
+from .errors import InvalidOption, PollerClosed
+from .events import EVENT_NAMES, Event, EventName
+from .filters import Exclude, Patterns
+from .listing import Kind, Source, Watch
+from .options import Options, seconds
+from .poller import Poller
+from .pump import Pump, Subscription
+from .sharing import Shared, share
+from .state import ClaimRow, Numbered, Pending, Record, Store, event_id, open_store
+from .status import ConsumerStatus, Status
+from .url import Url
+
+__all__ = ["ListingPoller"]
+
+_BACKLOG = 1000
+#: The names of events by the number under which they are stored.
+_NAMES: dict[int, EventName] = {int(Kind[name]): name for name in EVENT_NAMES}
+#: Before and after every time that the journal can hold, seconds; in microseconds it fits the database.
+_FAR = 1e12
+
+
+class ListingPoller(Poller):
+    """A poller on top of something that can be listed in order.
+
+    :param url: what to watch: a URL or a path.
+    :param recurse: watch what is below it at any depth, too.
+    :param progress: called now and then during a first look with the number of entries listed so far.
+    :param clock: the clocks to go by.
+    :param options: see :class:`poller_core.Options`.
+    :raises PollerError: if an option can't be, the target can't be looked at, or the state can't be used.
+    """
+
+    def __init__(
+        self,
+        url: str | bytes | os.PathLike[Any] | Url,
+        recurse: bool = False,
+        *,
+        progress: Progress | None = None,
+        clock: Clock | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(url, recurse=recurse)
+        self.options = Options.parse(recurse, options)
+        self.consumer = self.options.consumer
+        self.recurse = self.options.target.recurse
+        self.clock = clock or Clock()
+        self._closed = False
+        self._handed: Pending | None = None
+        self._waiting: list[Subscription] = []
+        self._lock = threading.RLock()
+        self._wanted = Patterns(self.options.include, "include")
+        self._kinds = frozenset(int(Kind[name]) for name in self.options.events)
+        self._shared: Shared = share(
+            (type(self), self.options.state, self.options.target.digest(self.url)), self._open_shared
+        )
+        try:
+            self._open_consumer(progress)
+        except BaseException:
+            self._shared.release()
+            raise
+
+    # -- what a class of your own gives --------------------------------------
+
+    @abstractmethod
+    def make_source(self, exclude: Exclude) -> Source:
+        """Make what is listed.
+
+        :param exclude: ask ``exclude.enter(prefix)`` before going into a directory.
+        :raises PollerRefused: if this class can't serve the URL.
+        """
+
+    def make_watch(self, source: Source) -> Watch | None:
+        """Make what notices changes in the source; None: there is nothing, list it on every look."""
+        return None
+
+    def own_keys(self, store: Store) -> list[bytes]:
+        """The keys of the state's own files, should they lie in the target."""
+        return []
+
+    # -- opening -------------------------------------------------------------
+
+    def _open_shared(self) -> tuple[Engine, Pump]:
+        store = open_store(self.options.state)
+        try:
+            excluded = self.options.target
+            exclude = Exclude(excluded.exclude, excluded.default_exclude, self.own_keys(store))
+            source = self.make_source(exclude)
+            target = store.target(
+                excluded.digest(self.url), str(self.url.without_credentials()), excluded.text()
+            )
+            store.verify_entries(target.id)
+            watch = self.make_watch(source)
+        except BaseException:
+            store.close()
+            raise
+        engine = Engine(store, target, source, self.options, exclude, self.clock, watch)
+        return engine, Pump(engine)
+
+    def _open_consumer(self, progress: Progress | None) -> None:
+        engine, options = self._engine, self.options
+        consumers, target_id = engine.store.consumers, engine.target_id
+        target = engine.store.reload(target_id)
+        known = consumers.get(target_id, self.consumer)
+        everything = options.start == "beginning" or (options.start is None and options.existing == "report")
+        if known is not None and target.complete:
+            engine.check()
+            return
+        if not target.complete and everything:
+            engine.check()
+            if known is None and not target.entries:
+                # The first look, when events are first asked for, reports what it finds to this consumer too.
+                consumers.create(target_id, self.consumer, "now", None)
+                return
+        else:
+            engine.look(progress=progress)
+        if known is None:
+            start: Literal["now", "beginning"] | int = "beginning" if everything else options.start or "now"
+            backlog = self._backlog() if everything else None
+            consumers.create(target_id, self.consumer, start, backlog)
+
+    def _backlog(self) -> Iterator[list[Record]]:
+        """What the snapshot holds now, as created."""
+        engine = self._engine
+        part: list[Record] = []
+        for head in engine.store.heads(engine.target_id, b"", None):
+            raw = pages.unpack(engine.store.blob(engine.target_id, head.first_key, head.digest))
+            for prefix, names, rows in pages.decode(pages.verified(raw, head.digest)):
+                for name, row in zip(names, rows, strict=True):
+                    key = prefix + name
+                    if not engine.exclude.drops(key):
+                        part.append(Record(int(Kind.created), key, *engine.source.facts(row)))
+            if len(part) >= _BACKLOG:
+                yield part
+                part = []
+        if part:
+            yield part
+
+    @property
+    def _engine(self) -> Engine:
+        if self._closed:
+            raise PollerClosed(f"{self!r} is closed; make a new one")
+        return self._shared.engine
+
+    # -- delivery ------------------------------------------------------------
+
+    def get_new_events(self, *, max_age: float = 0.0, progress: Progress | None = None) -> list[Event]:
+        """What happened since the last call.
+
+        Acknowledges what the last call gave out, looks at the target, and gives out
+        what the consumer has not had.
+
+        :param max_age: a look that began so many seconds ago is good enough (of another consumer, say).
+        :param progress: called now and then with the number of entries listed so far.
+        :returns: events, in order; each unpacks as ``(subject, event)``.
+        :raises TargetError: if the target can't be looked at; nothing is concluded from that.
+        :raises OffsetTooOld: if the journal no longer has what this consumer would be given next.
+        """
+        with self._lock:
+            self.acknowledge()
+            self._engine.look(max_age, progress)
+            self._handed = self._pending(None)
+            return self._events(self._handed.events)
+
+    def acknowledge(self) -> None:
+        """Acknowledge what :meth:`get_new_events` gave out last."""
+        with self._lock:
+            if self._handed is not None:
+                self._ack(self._handed)
+                self._handed = None
+
+    def next_batch(self, limit: int | None = 1000, *, max_age: float = 0.0) -> Batch:
+        """The next events of the consumer, to be acknowledged as one.
+
+        Looks at the target, unless ``limit`` events are waiting already.
+
+        :param limit: at most so many events; None: all.
+        :param max_age: as in :meth:`get_new_events`.
+        """
+        with self._lock:
+            pending = self._pending(limit)
+            if limit is None or len(pending.events) < limit:
+                self._engine.look(max_age)
+                pending = self._pending(limit)
+            return self._batch(pending)
+
+    async def batches(
+        self, interval: float = 30.0, limit: int | None = 1000
+    ) -> AsyncGenerator[AsyncBatch, None]:
+        """Batches as they come, for ever.
+
+        Wakes at once when the target is watched and something happens in it; otherwise
+        looks every ``interval`` seconds. The loop is never blocked. A batch that was not
+        acknowledged is given again after ``interval``. A target that can't be looked at
+        for the moment is logged, shown by :meth:`status`, and tried again.
+
+        :param interval: seconds between looks, or a ``timedelta``.
+        :param limit: at most so many events in a batch; None: all.
+        """
+        import asyncio  # late, as it takes 10 MiB: who awaits has paid for it already
+
+        interval = max(0.001, seconds("interval", interval))
+        self._check_limit(limit)
+        _ = self._engine
+        few = limit is not None and limit <= _BACKLOG
+        subscription = self._shared.pump.join(interval, (lambda: self._pending(limit)) if few else None)
+        self._waiting.append(subscription)
+        try:
+            fetched = await subscription.wait()
+            while True:
+                pending = await asyncio.to_thread(self._pending, limit) if fetched is None else fetched
+                fetched = None
+                if not pending.events:
+                    if pending.upto:
+                        await asyncio.to_thread(self._pass_over, pending)
+                    fetched = await subscription.wait()
+                    continue
+                batch = AsyncBatch(self._batch(pending))
+                yield batch
+                if not batch.acknowledged:
+                    await asyncio.sleep(interval)
+                elif limit is None or len(pending.events) < limit:
+                    # That was all: the pump tells of what comes now, also of what came meanwhile.
+                    fetched = await subscription.wait()
+        finally:
+            self._waiting.remove(subscription)
+            subscription.close()
+
+    def claim(self, token: str, limit: int | None = 1000, *, max_age: float = 0.0) -> Claim:
+        """A batch that belongs to a token, for ever.
+
+        The first call with a token takes the next events and moves the consumer past
+        them; every later one with that token, from any process, gives the same events
+        again, for as long as the journal keeps them. Nothing is kept for a call that
+        found no events.
+
+        :param token: what names the run that owns the batch, such as its run id.
+        :param limit: at most so many events; None: all.
+        :raises OffsetTooOld: if the journal no longer has the events of this claim.
+        """
+        _check_token(token)
+        self._check_limit(limit)
+        with self._lock:
+            engine = self._engine
+            consumers = engine.store.consumers
+            claimed = consumers.claimed(engine.target_id, self.consumer, token)
+            if claimed is None:
+                engine.look(max_age)
+                claimed = consumers.claim(engine.target_id, self.consumer, token, limit, self._select)
+            return Claim(self._events(claimed), token)
+
+    def take(self, event_id: str, token: str) -> Event:
+        """One event, in any order: the first token to ask has it, and the same token again.
+
+        :raises EventTaken: if another token has it; the error's ``token`` says which.
+        :raises UnknownEvent: if the journal has no event of that id.
+        """
+        _check_token(token)
+        engine = self._engine
+        return self._event(engine.store.consumers.take(engine.target_id, self.consumer, event_id, token))
+
+    def release(self, token: str) -> int:
+        """Give back the events that a token has; they are the consumer's next ones.
+
+        :returns: how many.
+        :raises UnknownClaim: if the token has none.
+        """
+        engine = self._engine
+        count = engine.store.consumers.release(engine.target_id, self.consumer, token)
+        self._shared.pump.tell()
+        return count
+
+    def claims(self) -> list[ClaimRow]:
+        """What tokens have of this consumer's events."""
+        engine = self._engine
+        return engine.store.consumers.claims(engine.target_id, self.consumer)
+
+    def rewind(self, to: int | str | float | datetime) -> None:
+        """Have events delivered again (or skip some).
+
+        :param to: the seq of the next event to deliver; or a time (``datetime``, or its
+            ISO 8601 text), for the events found since; or ``"beginning"``, for all that
+            is there now, as created; or ``"now"``, for nothing but what is still to come.
+        :raises OffsetTooOld: if the journal no longer goes back so far.
+        """
+        with self._lock:
+            self._handed = None
+            engine = self._engine
+            consumers, target_id = engine.store.consumers, engine.target_id
+            if to == "beginning":
+                engine.look()
+                consumers.rewind_beginning(target_id, self.consumer, self._backlog())
+            elif to == "now":
+                engine.look()
+                consumers.rewind_now(target_id, self.consumer)
+            elif isinstance(to, int) and not isinstance(to, bool):
+                consumers.rewind(target_id, self.consumer, to)
+            else:
+                consumers.rewind(target_id, self.consumer, engine.store.seq_at(target_id, _time(to)))
+            self._shared.pump.tell()
+
+    # -- telling -------------------------------------------------------------
+
+    def status(self) -> Status:
+        """How the target and its consumers are."""
+        engine = self._engine
+        return status_of(engine.store, engine.target_id, engine.health)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until there is something to look at, or for so many seconds; whether there is.
+
+        A poller without a watch only knows of subjects that are held: it waits for those,
+        or for the time to pass.
+        """
+        engine = self._engine
+        return engine.wait(engine.due(timeout) if timeout is not None else None)
+
+    def close(self) -> None:
+        """Acknowledge what :meth:`get_new_events` gave out, and let go of everything."""
+        with self._lock:
+            if not self._closed:
+                try:
+                    self.acknowledge()
+                finally:
+                    self._closed = True
+                    for subscription in list(self._waiting):
+                        subscription.end()  # others may go on with the engine, so it need not end with us
+                    self._shared.release()
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is not None:
+            self._handed = None  # not worked off: given again
+        self.close()
+
+    # -- helpers -------------------------------------------------------------
+
+    def _select(self, record: Record) -> bool:
+        return record.kind in self._kinds and (not self._wanted or self._wanted.matches(record.key))
+
+    def _pending(self, limit: int | None) -> Pending:
+        self._check_limit(limit)
+        engine = self._engine
+        return engine.store.consumers.pending(engine.target_id, self.consumer, limit, self._select)
+
+    def _ack(self, pending: Pending) -> None:
+        engine = self._engine
+        engine.store.consumers.ack(engine.target_id, self.consumer, pending.upto, pending.returned)
+
+    def _pass_over(self, pending: Pending) -> None:
+        """Move past events that the consumer does not want, lest it hold up the journal."""
+        engine = self._engine
+        row = engine.store.consumers.get(engine.target_id, self.consumer)
+        if row is not None and pending.upto - row.seq >= _BACKLOG:
+            self._ack(pending)
+
+    def _batch(self, pending: Pending) -> Batch:
+        return Batch(self._events(pending.events), lambda: self._ack(pending))
+
+    def _events(self, numbered: list[Numbered]) -> list[Event]:
+        return [self._event(one) for one in numbered]
+
+    def _event(self, numbered: Numbered) -> Event:
+        engine = self._engine
+        return to_event(engine.source.subject, engine.epoch, numbered)
+
+    @staticmethod
+    def _check_limit(limit: int | None) -> None:
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+            raise InvalidOption(
+                f"limit={limit!r}: expected a whole number of events, 1 or more, or None for all"
+            )
+
+
+def to_event(subject: Callable[[bytes], Url], epoch: str, numbered: Numbered) -> Event:
+    """A row of the journal as what users see.
+
+    :param subject: gives the URL of a key.
+    :param epoch: of the target.
+    """
+    seq, detected_at_us, record = numbered
+    kind, key, size, mtime_ns, etag = record
+    return Event(
+        subject=subject(key),
+        event=_NAMES[kind],
+        id=event_id(epoch, seq, record),
+        seq=seq,
+        key=key,
+        size=size,
+        mtime=None if mtime_ns is None else mtime_ns / 1e9,
+        mtime_ns=mtime_ns,
+        etag=etag,
+        detected_at=datetime.fromtimestamp(detected_at_us / 1e6, UTC),
+    )
+
+
+def status_of(store: Store, target_id: int, health: Health | None = None) -> Status:
+    """How a target is, from the state; ``health`` is newer than what the state has, if given."""
+    target = store.reload(target_id)
+    if health is None:
+        health = msgspec.json.decode(target.health, type=Health) if target.health else Health()
+    return Status(
+        url=target.url,
+        target=target.digest,
+        options=msgspec.json.decode(target.options) if target.options else {},
+        complete=target.complete,
+        entries=target.entries,
+        last_look=None if target.looked_at is None else datetime.fromtimestamp(target.looked_at, UTC),
+        look_seconds=target.look_seconds,
+        last_seq=target.last_seq,
+        oldest_seq=target.floor_seq + 1,
+        error=health.error,
+        gaps=health.gaps,
+        errors=list(health.reasons),
+        held=health.held,
+        watching=health.watching,
+        watches=health.watches,
+        overflows=health.overflows,
+        consumers=[
+            ConsumerStatus(
+                name=row.name,
+                seq=row.seq,
+                lag=store.consumers.lag(target_id, row.name),
+                updated_at=datetime.fromtimestamp(row.updated_at, UTC),
+            )
+            for row in store.consumers.all(target_id)
+        ],
+    )
+
+
+def _check_token(token: object) -> None:
+    if not isinstance(token, str) or not token or len(token) > 500:
+        raise InvalidOption(
+            f"token={token!r}: expected a text of 1 to 500 characters, such as the id of the run"
+        )
+
+
+def _time(to: object) -> float:
+    try:
+        if isinstance(to, float) and math.isfinite(to):
+            return min(max(to, -_FAR), _FAR)
+        return (to if isinstance(to, datetime) else datetime.fromisoformat(str(to))).timestamp()
+    except (ValueError, OverflowError):
+        raise InvalidOption(
+            f"to={to!r}: expected a seq, a time such as '2026-11-23T06:00:00+00:00', 'beginning' or 'now'"
+        ) from None
