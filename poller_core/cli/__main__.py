@@ -1,0 +1,5 @@
+"""``python -m poller_core.cli`` is the ``poller`` command, too."""
+
+from . import main
+
+main()
