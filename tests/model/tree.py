@@ -147,9 +147,8 @@ class Tree:
         self.fs = fs
         self.linked: set[int] = set()  #: inodes that had several names at some time
         self.writers: dict[int, Any] = {}  #: files that are open for writing: inode → file
-        #: Inodes of files that were renamed while open and unknown to a watch, which takes them for complete.
-        #: And of files that were opened again when a look had not yet seen them being closed by the one before:
-        #: inotify tells of the closing, and not of the opening.
+        #: Inodes of files that a watch takes for complete though they are open: they were renamed while it
+        #: did not know that; or it learns of a closing, and not that the file was opened again since.
         self.doubtful: set[int] = set()
         self.closed: set[int] = set()  #: inodes of files that were closed since everybody looked
         self._filling = 0
