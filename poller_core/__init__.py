@@ -48,6 +48,7 @@ from .local import FilePoller, INotifyPoller
 from .options import Options
 from .poller import Poller, make_poller, register_poller, registered
 from .status import ConsumerStatus, Status
+from .swift import SwiftPoller
 from .url import Url
 
 __version__ = "0.1.0"
@@ -88,6 +89,7 @@ __all__ = [
     "StateReadOnly",
     "StateUnreadable",
     "Status",
+    "SwiftPoller",
     "TargetError",
     "TargetMoved",
     "TargetNotFound",

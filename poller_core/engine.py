@@ -360,6 +360,7 @@ class Engine:
         with self._lock:
             if self.watch is not None:
                 self.watch.close()
+            self.source.end()
 
 
 class _Run:
@@ -383,6 +384,7 @@ class _Run:
             report=report,
             metadata=engine.options.target.metadata,
             settled=engine.settled,
+            outdated=engine.source.outdated,
         )
 
     def over(self, spans: list[Span]) -> None:

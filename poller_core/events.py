@@ -61,6 +61,21 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     etag: str | None = None  #: the object store's version mark
     detected_at: datetime | None = None  #: when the look that found it took place, UTC
 
+    @property
+    def container(self) -> str | None:
+        """The container that an object is in; None for what is not an object."""
+        return self._object()[0]
+
+    @property
+    def name(self) -> str | None:
+        """The object's whole name in its container; None for what is not an object."""
+        return self._object()[1]
+
+    def _object(self) -> tuple[str | None, str | None]:
+        items = self.subject.query_items if isinstance(self.subject, Url) else []
+        name = dict(items).get("name")
+        return (items[0][0], name) if name is not None and items[0][1] is None else (None, None)
+
     def __iter__(self) -> Iterator[Any]:
         yield self.subject
         yield self.event

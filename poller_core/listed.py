@@ -19,7 +19,7 @@ import math
 import os
 import threading
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -34,14 +34,14 @@ from .events import EVENT_NAMES, Event, EventName
 from .filters import Exclude, Patterns
 from .listing import Kind, Source, Watch
 from .options import Options, seconds
-from .poller import Poller
+from .poller import Poller, registered
 from .pump import Pump, Subscription
 from .sharing import Shared, share
 from .state import ClaimRow, Numbered, Pending, Record, Store, event_id, open_store
 from .status import ConsumerStatus, Status
 from .url import Url
 
-__all__ = ["ListingPoller"]
+__all__ = ["ListingPoller", "options_for"]
 
 _BACKLOG = 1000
 #: The names of events by the number under which they are stored.
@@ -64,14 +64,14 @@ class ListingPoller(Poller):
     def __init__(
         self,
         url: str | bytes | os.PathLike[Any] | Url,
-        recurse: bool = False,
+        recurse: bool | None = False,
         *,
         progress: Progress | None = None,
         clock: Clock | None = None,
         **options: Any,
     ) -> None:
         super().__init__(url, recurse=recurse)
-        self.options = Options.parse(recurse, options)
+        self.options = self.parse_options(self.url, recurse, options)
         self.consumer = self.options.consumer
         self.recurse = self.options.target.recurse
         self.clock = clock or Clock()
@@ -81,9 +81,8 @@ class ListingPoller(Poller):
         self._lock = threading.RLock()
         self._wanted = Patterns(self.options.include, "include")
         self._kinds = frozenset(int(Kind[name]) for name in self.options.events)
-        self._shared: Shared = share(
-            (type(self), self.options.state, self.options.target.digest(self.url)), self._open_shared
-        )
+        self._digest = self.options.target.digest(self.url, self.place())
+        self._shared: Shared = share((type(self), self.options.state, self._digest), self._open_shared)
         try:
             self._open_consumer(progress)
         except BaseException:
@@ -104,6 +103,22 @@ class ListingPoller(Poller):
         """Make what notices changes in the source; None: there is nothing, list it on every look."""
         return None
 
+    @classmethod
+    def parse_options(cls, url: Url, recurse: bool | None, given: Mapping[str, Any]) -> Options:
+        """Check the options for a URL, without looking at it.
+
+        :param recurse: None: not said, so as is usual for what is watched.
+        :raises InvalidOption: for an unknown name, or a value that can't be.
+        """
+        return Options.parse(recurse, given)
+
+    def place(self) -> str:
+        """What the URL does not say of where the target is, such as the account; empty: it says all.
+
+        Targets with equal URLs and options are one and the same only if this is equal too.
+        """
+        return ""
+
     def own_keys(self, store: Store) -> list[bytes]:
         """The keys of the state's own files, should they lie in the target."""
         return []
@@ -112,16 +127,17 @@ class ListingPoller(Poller):
 
     def _open_shared(self) -> tuple[Engine, Pump]:
         store = open_store(self.options.state)
+        source: Source | None = None
         try:
             excluded = self.options.target
             exclude = Exclude(excluded.exclude, excluded.default_exclude, self.own_keys(store))
             source = self.make_source(exclude)
-            target = store.target(
-                excluded.digest(self.url), str(self.url.without_credentials()), excluded.text()
-            )
+            target = store.target(self._digest, str(self.url.without_credentials()), excluded.text())
             store.verify_entries(target.id)
             watch = self.make_watch(source)
         except BaseException:
+            if source is not None:
+                source.end()
             store.close()
             raise
         engine = Engine(store, target, source, self.options, exclude, self.clock, watch)
@@ -399,6 +415,19 @@ class ListingPoller(Poller):
             raise InvalidOption(
                 f"limit={limit!r}: expected a whole number of events, 1 or more, or None for all"
             )
+
+
+def options_for(url: Url, given: Mapping[str, Any]) -> Options:
+    """Check options as the poller does that is registered for the URL, without making one.
+
+    :raises InvalidOption: for an unknown name, or a value that can't be.
+    """
+    options = dict(given)
+    recurse = options.pop("recurse", None)
+    for maker in registered().get(url.scheme, ()):
+        if isinstance(maker, type) and issubclass(maker, ListingPoller):
+            return maker.parse_options(url, recurse, options)
+    return Options.parse(recurse, options)
 
 
 def to_event(subject: Callable[[bytes], Url], epoch: str, numbered: Numbered) -> Event:

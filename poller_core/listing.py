@@ -180,6 +180,16 @@ class Source(ABC):
         is there after all is not in the result.
         """
 
+    def outdated(self, changed: list[tuple[bytes, Row, Row]]) -> set[bytes]:
+        """Of changes that were listed, which are known to be older than what was known before.
+
+        A store of several copies may list an older state than it did before. These keys stay as they
+        were known, and are compared again at the next look.
+
+        :param changed: keys with the row that is known and the one that is listed.
+        """
+        return set()
+
     def verify(self) -> None:
         """Raise a :class:`~poller_core.errors.TargetError` if the target was replaced since :meth:`begin`.
 
@@ -188,6 +198,9 @@ class Source(ABC):
 
     def close(self) -> None:
         """Let go of what :meth:`begin` opened; called at the end of each look."""
+
+    def end(self) -> None:
+        """Let go of everything; there will be no further look."""
 
     @abstractmethod
     def differs(self, old: Row, new: Row) -> Change:

@@ -71,9 +71,13 @@ class TargetOptions:
     metadata: bool = False  #: report a change of mode, owner or links as ``modified``
     fingerprint: tuple[str, ...] = FINGERPRINT  #: what a change is told by
 
-    def digest(self, url: Url) -> str:
-        """What tells this target from others: 32 hexadecimal digits."""
-        whole = msgspec.json.encode([str(url.without_credentials()), msgspec.to_builtins(self)])
+    def digest(self, url: Url, place: str = "") -> str:
+        """What tells this target from others: 32 hexadecimal digits.
+
+        :param place: what the URL does not say of where the target is, such as the account.
+        """
+        parts = [str(url.without_credentials()), msgspec.to_builtins(self), *([place] if place else [])]
+        whole = msgspec.json.encode(parts)
         return hashlib.sha256(whole).hexdigest()[:32]
 
     def text(self) -> str:
@@ -109,18 +113,24 @@ class Options:
     full_every: float = 3600.0  #: how often a watched target is listed in full all the same, seconds; about
 
     @classmethod
-    def parse(cls, recurse: object = False, given: Mapping[str, Any] | None = None) -> Options:
+    def parse(
+        cls, recurse: object = False, given: Mapping[str, Any] | None = None, more: Iterable[str] = ()
+    ) -> Options:
         """Check the options given to a poller.
 
+        :param more: names that the poller takes besides, for the error.
         :raises InvalidOption: for an unknown name or a value that can't be.
         """
         raw = {"recurse": recurse, **(given or {})}
+        if raw["recurse"] is None:
+            raw["recurse"] = False
         known = [f.name for f in fields(cls) if f.name != "target"] + [f.name for f in fields(TargetOptions)]
         for name in raw:
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
+                names = sorted([*known, *more])
+                near = difflib.get_close_matches(name, names, 1)
                 hint = f"did you mean {near[0]!r}? " if near else ""
-                raise InvalidOption(f"unknown option {name!r}; {hint}options are: {', '.join(sorted(known))}")
+                raise InvalidOption(f"unknown option {name!r}; {hint}options are: {', '.join(names)}")
         target = TargetOptions(
             recurse=_flag("recurse", raw["recurse"]),
             exclude=_texts("exclude", _or(raw.get("exclude"), ())),

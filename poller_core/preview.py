@@ -23,12 +23,12 @@ from .engine import Engine, Progress
 from .errors import PollerRefused
 from .events import Event
 from .filters import Exclude
-from .listed import ListingPoller
+from .listed import ListingPoller, options_for
 from .listing import Gap, Row, Span
 from .options import Options
 from .poller import make_poller
 from .state import Store, open_store
-from .state.copying import copy_target, find_target
+from .state.copying import copy_target, find_targets
 from .state.urls import parse_state_url
 from .url import Url
 
@@ -83,23 +83,22 @@ def preview(
     :raises PollerError: what making the poller and looking would raise.
     """
     url = Url(url)
-    parsed = Options.parse(
-        options.get("recurse", False), {k: v for k, v in options.items() if k != "recurse"}
-    )
+    parsed = options_for(url, options)
     with _Copy(parse_state_url(state).path) as copy:
-        newest = copy.fill(url, parsed, state)
+        copied = copy.fill(url, parsed, state)
         with contextlib.closing(make(url, state=copy, progress=progress, **options)) as poller:
             if not isinstance(poller, ListingPoller):
                 raise PollerRefused(f"{type(poller).__name__} can't tell what it would report")
-            return _look(url, poller, parsed, newest, progress)
+            return _look(url, poller, parsed, copied, progress)
 
 
 def _look(
-    url: Url, poller: ListingPoller, options: Options, newest: int | None, progress: Progress | None
+    url: Url, poller: ListingPoller, options: Options, copied: dict[str, int], progress: Progress | None
 ) -> Preview:
-    known = newest is not None
     engine = poller._shared.engine
     target = engine.store.reload(engine.target_id)
+    known = target.digest in copied
+    newest = copied.get(target.digest, 0)
     held: dict[bytes, str] = {}
     _note_held(engine, held)
     if not target.complete or known:
@@ -108,7 +107,6 @@ def _look(
     everything = consumers.pending(engine.target_id, poller.consumer)
     events = poller._events([one for one in everything.events if poller._select(one.record)])
     unwanted = poller._events([one for one in everything.events if not poller._select(one.record)])
-    newest = newest or 0
     names, folders = _dropped(poller, engine)
     return Preview(
         url=str(url.without_credentials()),
@@ -133,17 +131,19 @@ class _Copy(Store):
         super().__init__(parse_state_url(None), open_store(None).database)
         self.path = path
 
-    def fill(self, url: Url, options: Options, state: Any) -> int | None:
-        """Take over what the real state knows of the target; its newest event; None if it is unknown."""
+    def fill(self, url: Url, options: Options, state: Any) -> dict[str, int]:
+        """Take over what the real state knows of the target (or of several, if the URL does not say which).
+
+        :returns: the newest event by the digest of the target.
+        """
         place = parse_state_url(state)
         if place.private or (place.path is not None and not _there(place.path)):
-            return None
+            return {}
         with open_store(state, create=False) as store:
-            target = find_target(store, options.target.digest(url))
-            if target is None:
-                return None
-            copy_target(store, target, self)
-            return target.last_seq
+            found = find_targets(store, str(url.without_credentials()), options.target.text())
+            for target in found:
+                copy_target(store, target, self)
+            return {target.digest: target.last_seq for target in found}
 
     def __fspath__(self) -> str:
         # Lets it pass as the ``state`` of a poller, for which open_store() then gives it back as it is.
@@ -213,6 +213,7 @@ def _dropped(poller: ListingPoller, engine: Engine) -> tuple[list[LeftOut], list
         ]
     finally:
         source.close()
+        source.end()
     return names, folders
 
 

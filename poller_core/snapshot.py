@@ -91,6 +91,8 @@ class Rules:
     #: Whether ``hold`` need not be asked of any of these rows in a baseline, which it would make
     #: twice as slow; None: it is always asked.
     settled: Callable[[list[Row]], bool] | None = None
+    #: Which of these changes (key, known row, listed row) are older than what is known, and not believed.
+    outdated: Callable[[list[tuple[bytes, Row, Row]]], set[bytes]] | None = None
 
 
 @dataclass(slots=True)
@@ -432,13 +434,17 @@ def _compare(olds: list[Segment], news: list[Segment], rules: Rules) -> tuple[li
 
     if not rules.metadata:
         changed = [item for item in changed if rules.differs(item[1], item[2]) is Change.content]
+    stale = rules.outdated(changed) if changed and rules.outdated is not None else set()
+    if stale:
+        changed = [item for item in changed if item[0] not in stale]
     gone = rules.confirm([key for key, _ in missing]) if missing else set()
     held: set[bytes] = set()
     if rules.hold is not None:
         held.update(key for key, row in created if rules.hold(key, row))
         held.update(key for key, _, row in changed if rules.hold(key, row))
     deltas: list[Delta] = []
-    stay = {key for key, _ in missing if key not in gone}  # what the snapshot goes on to say, or not to say
+    # What the snapshot goes on to say, or not to say.
+    stay = stale | {key for key, _ in missing if key not in gone}
     if rules.report:
         stay |= held
         made, written, deleted = Kind.created, Kind.modified, Kind.deleted

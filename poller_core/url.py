@@ -59,7 +59,18 @@ class Url:
     for every ``os.PathLike``. Compares equal to its own text.
     """
 
-    __slots__ = ("_password", "_raw", "_text", "fragment", "hostname", "port", "query", "scheme", "username")
+    __slots__ = (
+        "_password",
+        "_raw",
+        "_text",
+        "_user",
+        "fragment",
+        "hostname",
+        "port",
+        "query",
+        "scheme",
+        "username",
+    )
 
     scheme: str  #: in lower case
     hostname: str | None  #: in lower case; None for files
@@ -68,6 +79,7 @@ class Url:
     fragment: str  #: as it stands in the URL
     username: str | None  #: decoded; None in subjects
     _password: str | None
+    _user: str | None  # still encoded: only so can a "+" that joins two names be told from one in a name
     _raw: bytes | str  # a file's path in bytes; any other URL's path as text
     _text: str | None  # made when first asked for: a batch of subjects is cheap
 
@@ -127,7 +139,8 @@ class Url:
         put(self, "port", parts.get("port"))
         put(self, "query", parts.get("query", ""))
         put(self, "fragment", parts.get("fragment", ""))
-        put(self, "username", parts.get("username"))
+        put(self, "_user", parts.get("user"))
+        put(self, "username", None if self._user is None else unquote(self._user, errors="surrogateescape"))
         put(self, "_password", parts.get("password"))
         put(self, "_text", None)
         return self
@@ -199,7 +212,7 @@ class Url:
             port=port,
             query=parts.query,
             fragment=parts.fragment,
-            username=None if parts.username is None else unquote(parts.username, errors="surrogateescape"),
+            user=parts.username,
             password=None if parts.password is None else unquote(parts.password, errors="surrogateescape"),
         )
 
@@ -213,6 +226,21 @@ class Url:
     def password(self) -> str | None:
         """The password that the URL was given with, decoded, or None."""
         return self._password
+
+    @property
+    def user_names(self) -> list[str]:
+        """The names that ``+`` joins in the user info (``alice+demo``), decoded; ``%2B`` joins nothing."""
+        parts = [] if self._user is None else self._user.split("+")
+        return [unquote(part, errors="surrogateescape") for part in parts]
+
+    @property
+    def query_items(self) -> list[tuple[str, str | None]]:
+        """The parts of the query, decoded; a part without ``=`` has the value None."""
+        items: list[tuple[str, str | None]] = []
+        for part in self.query.split("&") if self.query else []:
+            name, mark, value = part.partition("=")
+            items.append((unquote(name), unquote(value) if mark else None))
+        return items
 
     def without_credentials(self) -> Url:
         """The same URL without user name and password."""
@@ -245,8 +273,9 @@ class Url:
         if isinstance(self._raw, bytes):
             return "file://" + quote_from_bytes(self._raw)
         user = ""
-        if self.username is not None:
-            user = quote_from_bytes(self.username.encode("utf-8", "surrogateescape"), safe="+") + "@"
+        if self._user is not None:
+            names = [name.encode("utf-8", "surrogateescape") for name in self.user_names]
+            user = "+".join(quote_from_bytes(name, safe="") for name in names) + "@"
         host = self.hostname or ""
         host = f"[{host}]" if ":" in host else host
         port = "" if self.port is None else f":{self.port}"

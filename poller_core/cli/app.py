@@ -172,7 +172,7 @@ class Watched:
     def options(self) -> dict[str, Any]:
         """As a poller takes them."""
         return {
-            "recurse": self.recurse,
+            "recurse": self.recurse or None,  # containers have no subdirectories, and are listed whole
             "exclude": self.exclude or (),
             "default_exclude": not self.no_default_exclude,
             "settle": self.settle,

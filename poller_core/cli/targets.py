@@ -15,10 +15,10 @@ from typing import Annotated, Any
 
 import typer
 
+from ..backends.swift.location import SCHEMES, locate
 from ..errors import InvalidOption, StateUnreadable
 from ..events import Event
-from ..listed import to_event
-from ..options import Options
+from ..listed import options_for, to_event
 from ..state import Numbered, Store, Target, open_store
 from ..state.urls import parse_state_url
 from ..url import Url
@@ -79,8 +79,8 @@ def listed(store: Store, url: str | None, which: Which) -> list[Target]:
         there = ", ".join(sorted({target.url for target in targets})[:10]) or "no target at all"
         raise InvalidOption(f"{text} is not in the state {store.url}; there is: {there}")
     if not which.target:
-        digest = Options.parse(given=which.options()).target.digest(wanted)
-        exact = [target for target in same if target.digest == digest]
+        options = options_for(wanted, which.options()).target.text()
+        exact = [target for target in same if target.options == options]
         if exact and (len(same) == 1 or which != Which()):
             return exact
         if which != Which() and not exact:
@@ -96,8 +96,8 @@ def choose(store: Store, url: str | None, which: Which) -> Target:
     found = listed(store, url, which)
     if len(found) > 1 and url is not None and not which.target:
         # The command that watches it would mean the one with just these options.
-        digest = Options.parse(given=which.options()).target.digest(Url(url))
-        found = [target for target in found if target.digest == digest] or found
+        options = options_for(Url(url), which.options()).target.text()
+        found = [target for target in found if target.options == options] or found
     if len(found) == 1:
         return found[0]
     if not found:
@@ -137,6 +137,8 @@ def event_of(target: Target, numbered: Numbered) -> Event:
 
 def _subject(target: Target, key: bytes) -> Url:
     url = Url(target.url)
+    if url.scheme in SCHEMES:
+        return locate(url).subjects()(key)
     if url.scheme != "file":
         return Url(f"{target.url.rstrip('/')}/{os.fsdecode(key)}")
     root = bytes(url)

@@ -15,13 +15,13 @@ import typer
 
 from ..engine import Progress
 from ..errors import InvalidOption, InvalidUrl, PollerRefused, TargetError
-from ..listed import ListingPoller
+from ..listed import ListingPoller, options_for
 from ..local import FilePoller
 from ..options import Options
 from ..poller import make_poller
 from ..preview import LeftOut, Preview, preview
 from ..state import open_store
-from ..state.copying import find_target
+from ..state.copying import find_targets
 from ..url import Url
 from .app import Common, Reading, Watched, command, notice, one_message
 from .command import Command
@@ -154,7 +154,7 @@ def open_poller(url: str, common: Common, watched: Watched, reading: Reading) ->
     """
     location = _url(url, watched)
     options: dict[str, Any] = {**watched.options(), **reading.options(), "state": common.place()}
-    parsed = Options.parse(given=options)
+    parsed = options_for(location, options)
     news = _news(location, common, parsed)
     try:
         with (
@@ -170,7 +170,7 @@ def open_poller(url: str, common: Common, watched: Watched, reading: Reading) ->
             _finish_first_look(poller, tell)
     except TargetError:
         if news is not None:
-            _forget_unseen(common, parsed.target.digest(location))
+            _forget_unseen(common, location, parsed)
         raise
     for text in news or ():
         notice(common, text)
@@ -189,11 +189,10 @@ def _finish_first_look(poller: ListingPoller, tell: Progress | None) -> None:
 
 def _news(url: Url, common: Common, options: Options) -> list[str] | None:
     """What somebody should know who looks at something for the first time; None if it isn't."""
-    digest = options.target.digest(url)
     with open_store(common.place()) as store:
         targets = store.targets()
-    if any(target.digest == digest for target in targets):
-        return None
+        if find_targets(store, str(url.without_credentials()), options.target.text()):
+            return None
     text, news = str(url.without_credentials()), []
     if options.existing == "ignore":
         news.append(
@@ -208,12 +207,12 @@ def _news(url: Url, common: Common, options: Options) -> list[str] | None:
     return news
 
 
-def _forget_unseen(common: Common, digest: str) -> None:
+def _forget_unseen(common: Common, url: Url, options: Options) -> None:
     """A target that was mistyped, say, must not stay in the state as one that can't be found."""
     with open_store(common.place()) as store:
-        target = find_target(store, digest)
-        if target is not None and target.looked_at is None and not store.consumers.all(target.id):
-            store.forget(target.id)
+        for target in find_targets(store, str(url.without_credentials()), options.target.text()):
+            if target.looked_at is None and not store.consumers.all(target.id):
+                store.forget(target.id)
 
 
 # -- working -------------------------------------------------------------------------

@@ -13,18 +13,24 @@ from collections.abc import Iterator
 from .database import Database, SqlRow
 from .schema import TABLES
 from .store import Store
-from .targets import Target, load_target
+from .targets import Target, load_targets
 
-__all__ = ["copy_target", "find_target"]
+__all__ = ["copy_target", "find_targets"]
 
 #: The large tables are read in windows, in order of this column.
 _ORDER = {"pages": "first_key", "journal": "first_seq"}
 _WINDOW = 100
 
 
-def find_target(store: Store, digest: str) -> Target | None:
-    """The target of this digest, or None. Unlike :meth:`Store.target` it makes none."""
-    return load_target(store.database, "digest", digest)
+def find_targets(store: Store, url: str, options: str) -> list[Target]:
+    """The targets of this URL and these options; several only if neither says where the target is.
+
+    :param url: as in :attr:`Target.url`.
+    :param options: as in :attr:`Target.options`.
+    """
+    return [
+        target for target in load_targets(store.database) if (target.url, target.options) == (url, options)
+    ]
 
 
 def copy_target(store: Store, target: Target, into: Store) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from poller_core.errors import EventTaken, OffsetTooOld, UnknownConsumer, UnknownEvent
 from poller_core.state import Record, SnapshotChange, Store, open_store
-from poller_core.state.copying import copy_target, find_target
+from poller_core.state.copying import copy_target, find_targets
 from poller_core.state.single import finish, revive
 
 
@@ -137,15 +137,16 @@ def test_a_copy_has_everything(store: Store) -> None:
     target_id = _filled(store, 250)
     store.consumers.claim(target_id, "me", "run", 3)
     store.consumers.bury(target_id, "me", 9, 1, "why", "{}")
-    target = find_target(store, "d" * 32)
-    assert target is not None
+    known = store.reload(target_id)
+    (target,) = find_targets(store, known.url, known.options)
+    assert target == known
     with open_store(None) as copy:
         copy_target(store, target, copy)
-        assert find_target(copy, "d" * 32) == target
+        assert find_targets(copy, known.url, known.options) == [target]
         assert copy.consumers.pending(target_id, "me") == store.consumers.pending(target_id, "me")
         assert copy.consumers.claims(target_id) == store.consumers.claims(target_id)
         assert copy.consumers.dead(target_id, "me") == store.consumers.dead(target_id, "me")
-    assert find_target(store, "e" * 32) is None
+    assert find_targets(store, known.url, '{"recurse":true}') == []
 
 
 def test_a_state_that_is_not_there_is_not_made(tmp_path) -> None:
