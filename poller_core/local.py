@@ -232,6 +232,9 @@ class _FileWatch:
             pause = min(_LONGEST_PAUSE, 2 * self._paused.get(key, _PAUSE / 2))
             self._waiting[key] = (now + pause, pause)
             return True
+        inotify.catch_up()
+        if inotify.pending(key):
+            return True  # closed since the look-up above began: what was listed is not what it holds now
         # Made without being opened for writing (a hard link, mknod), or closed before we watched.
         inotify.forget(key)
         self._waiting.pop(key, None)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from poller_core import FilePoller, INotifyPoller, local
+from poller_core.backends import openfiles
 from tests.races.tools import Books, other_process, put, tmpfs
 
 #: For so long the poller trusts a mark of "open" without looking who has the file open ...
@@ -255,6 +256,28 @@ def test_made_without_ever_being_open_for_writing(inbox, notified):
         (b"lock", "created"),
         (b"node", "created"),
     ]
+
+
+def test_closed_while_it_is_asked_who_writes(inbox, notified, monkeypatch):
+    """In a directory that is new to the watch: a file is listed, then written, closed, and asked for in /proc."""
+    poller = notified()
+    books = Books(inbox)
+    file = None
+
+    def ask(*arguments):
+        if file is not None and not file.closed:
+            file.write("whole")
+            file.close()
+        return openfiles.open_writers(*arguments)
+
+    monkeypatch.setattr(local, "open_writers", ask)
+    (inbox / "new").mkdir()
+    file = open(inbox / "new" / "file", "w")  # noqa: SIM115
+    events = books.wait_for(poller, 1)
+    assert file.closed
+    assert events == [(b"new/file", "created")]
+    books.agree()
+    assert poller.get_new_events() == []
 
 
 def test_our_own_process_writes(inbox, notified):
