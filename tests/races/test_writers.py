@@ -259,7 +259,7 @@ def test_made_without_ever_being_open_for_writing(inbox, notified):
 
 
 def test_closed_while_it_is_asked_who_writes(inbox, notified, monkeypatch):
-    """In a directory that is new to the watch: a file is listed, then written, closed, and asked for in /proc."""
+    """In a directory that is new: a file is listed, then written, closed, and asked for in /proc."""
     poller = notified()
     books = Books(inbox)
     file = None
