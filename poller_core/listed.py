@@ -64,14 +64,14 @@ class ListingPoller(Poller):
     def __init__(
         self,
         url: str | bytes | os.PathLike[Any] | Url,
-        recurse: bool | None = False,
+        recurse: bool = False,
         *,
         progress: Progress | None = None,
         clock: Clock | None = None,
         **options: Any,
     ) -> None:
         super().__init__(url, recurse=recurse)
-        self.options = self.parse_options(self.url, recurse, options)
+        self.options = self.parse_options(self.url, {"recurse": recurse, **options})
         self.consumer = self.options.consumer
         self.recurse = self.options.target.recurse
         self.clock = clock or Clock()
@@ -104,13 +104,13 @@ class ListingPoller(Poller):
         return None
 
     @classmethod
-    def parse_options(cls, url: Url, recurse: bool | None, given: Mapping[str, Any]) -> Options:
+    def parse_options(cls, url: Url, given: Mapping[str, Any]) -> Options:
         """Check the options for a URL, without looking at it.
 
-        :param recurse: None: not said, so as is usual for what is watched.
+        :param given: without ``recurse`` that is as usual for what is watched.
         :raises InvalidOption: for an unknown name, or a value that can't be.
         """
-        return Options.parse(recurse, given)
+        return Options.parse(given=given)
 
     def place(self) -> str:
         """What the URL does not say of where the target is, such as the account; empty: it says all.
@@ -422,12 +422,10 @@ def options_for(url: Url, given: Mapping[str, Any]) -> Options:
 
     :raises InvalidOption: for an unknown name, or a value that can't be.
     """
-    options = dict(given)
-    recurse = options.pop("recurse", None)
     for maker in registered().get(url.scheme, ()):
         if isinstance(maker, type) and issubclass(maker, ListingPoller):
-            return maker.parse_options(url, recurse, options)
-    return Options.parse(recurse, options)
+            return maker.parse_options(url, given)
+    return Options.parse(given=given)
 
 
 def to_event(subject: Callable[[bytes], Url], epoch: str, numbered: Numbered) -> Event:

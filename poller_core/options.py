@@ -122,8 +122,6 @@ class Options:
         :raises InvalidOption: for an unknown name or a value that can't be.
         """
         raw = {"recurse": recurse, **(given or {})}
-        if raw["recurse"] is None:
-            raw["recurse"] = False
         known = [f.name for f in fields(cls) if f.name != "target"] + [f.name for f in fields(TargetOptions)]
         for name in raw:
             if name not in known:

@@ -17,6 +17,7 @@ from typing import Any
 
 from .backends.swift.location import SCHEMES, Location, locate
 from .clock import Clock
+from .engine import Progress
 from .errors import InvalidOption, InvalidUrl, PollerClosed, PollerRefused
 from .events import Event
 from .filters import Exclude
@@ -62,6 +63,8 @@ class SwiftPoller(ListingPoller):
     :param insecure: trust any certificate.
     :param timeout: seconds, or a pair of them: to connect (10), and for which an answer may stand still (60).
     :param retries: how often a request is repeated that may go well the next time (4).
+    :param progress: called now and then during a first look with the number of objects listed so far.
+    :param clock: the clocks to go by.
     :param options: see :class:`poller_core.Options`; ``follow_symlinks`` and ``fingerprint`` are for files.
     :raises InvalidUrl: if the URL is malformed.
     :raises InvalidOption: if there are no credentials, or an option can't be.
@@ -88,6 +91,7 @@ class SwiftPoller(ListingPoller):
         insecure: bool | None = None,
         timeout: object = None,
         retries: int | None = None,
+        progress: Progress | None = None,
         clock: Clock | None = None,
         **options: Any,
     ) -> None:
@@ -97,7 +101,9 @@ class SwiftPoller(ListingPoller):
 
         parsed = Url(url)
         self._location = self.locate(parsed)
-        self.parse_options(parsed, recurse, options)  # before anything is sent
+        if recurse is None:
+            recurse = self._location.recurse
+        self.parse_options(parsed, {"recurse": recurse, **options})  # before anything is sent
         access = ways.choose(
             self._location,
             session=session,
@@ -112,7 +118,7 @@ class SwiftPoller(ListingPoller):
         clock = clock or Clock()
         self._account = Account(self._session, self._net, clock)
         try:
-            super().__init__(parsed, recurse, clock=clock, **options)
+            super().__init__(parsed, recurse, progress=progress, clock=clock, **options)
         except BaseException:
             self._session.close()
             raise
@@ -131,12 +137,13 @@ class SwiftPoller(ListingPoller):
         return locate(url)
 
     @classmethod
-    def parse_options(cls, url: Url, recurse: bool | None, given: Mapping[str, Any]) -> Options:
+    def parse_options(cls, url: Url, given: Mapping[str, Any]) -> Options:
         location = cls.locate(url)
+        common = {name: value for name, value in given.items() if name not in _OWN}
+        recurse = common.setdefault("recurse", location.recurse)
         if recurse is True and not location.recurse:
             raise InvalidOption("recurse=True, but the URL says '&delimiter=/', no recursion; leave one out")
-        recurse = location.recurse if recurse is None else recurse
-        options = Options.parse(recurse, {k: v for k, v in given.items() if k not in _OWN}, _OWN)
+        options = Options.parse(given=common, more=_OWN)
         if options.target.follow_symlinks:
             raise InvalidOption("follow_symlinks: is for files; a symlink of Swift has a row of its own")
         if options.target.fingerprint != FINGERPRINT:

@@ -171,8 +171,10 @@ class Watched:
 
     def options(self) -> dict[str, Any]:
         """As a poller takes them."""
+        # Where it is not said, it is as usual: containers have no subdirectories, and are listed whole.
+        recurse = {"recurse": True} if self.recurse else {}
         return {
-            "recurse": self.recurse or None,  # containers have no subdirectories, and are listed whole
+            **recurse,
             "exclude": self.exclude or (),
             "default_exclude": not self.no_default_exclude,
             "settle": self.settle,

@@ -34,6 +34,8 @@ PLACEHOLDERS = {
     "id": "the event's id, the same at each delivery",
     "size": "bytes, empty if unknown",
     "key": "the name below what is watched; it may begin with a dash",
+    "container": "the container of an object, else empty",
+    "name": "the name of an object in its container, else empty",
 }
 _BRACES = re.compile(r"\{\{|\}\}|\{([A-Za-z_]*)\}")
 
@@ -79,6 +81,8 @@ class Command:
             "id": event.id.encode(),
             "size": b"" if event.size is None else b"%d" % event.size,
             "key": event.key,
+            "container": (event.container or "").encode(),
+            "name": (event.name or "").encode(),
         }
         return [_filled(part, values) for part in self._parts]
 
@@ -91,6 +95,8 @@ class Command:
             "POLLER_URL": str(event.subject).encode(),
             "POLLER_PATH": _path(event),
             "POLLER_KEY": event.key,
+            "POLLER_CONTAINER": None if event.container is None else event.container.encode(),
+            "POLLER_NAME": None if event.name is None else event.name.encode(),
             "POLLER_SIZE": None if event.size is None else b"%d" % event.size,
             "POLLER_MTIME": None if event.mtime is None else str(event.mtime).encode(),
             "POLLER_ETAG": None if event.etag is None else event.etag.encode(),

@@ -24,6 +24,7 @@ import typer
 from .. import __version__
 from ..backends.mounts import Mount, delivers_inotify, granularity_ns, is_remote, mount_of
 from ..backends.openfiles import open_writers
+from ..backends.swift.location import SCHEMES
 from ..errors import InvalidOption, PollerError
 from ..filters import Exclude
 from ..poller import registered
@@ -36,6 +37,18 @@ from .machine import granularity, inotify_use, read_number, walked
 __all__ = ["Finding"]
 
 Level = Literal["ok", "info", "low", "bad"]
+_PACKAGES = (
+    "inotify_simple",
+    "msgspec",
+    "pathspec",
+    "zstandard",
+    "typer",
+    "rich",
+    "psycopg",
+    "keystoneauth1",
+    "python-swiftclient",
+    "openstacksdk",
+)
 _LIMITS = "/proc/sys/fs/inotify/"
 _STYLE = {"ok": "green", "info": "", "low": "yellow", "bad": "bold red"}
 
@@ -88,7 +101,7 @@ def _program() -> Iterator[Finding]:
         "poller", "info", f"{__version__}, Python {platform.python_version()}, {platform.platform()}"
     )
     versions = []
-    for name in ("inotify_simple", "msgspec", "pathspec", "zstandard", "typer", "rich", "psycopg"):
+    for name in _PACKAGES:
         try:
             versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
@@ -245,8 +258,13 @@ def _target(text: str, watched: Watched) -> Iterator[Finding]:
         raise InvalidOption(
             f"there is no poller for {url.scheme!r} URLs; there are pollers for: {', '.join(registered())}"
         )
+    if url.scheme in SCHEMES:
+        from .cloud import examine
+
+        yield from examine(url)
+        return
     if url.scheme != "file":
-        yield Finding(about, "info", "only what is in files can be examined")
+        yield Finding(about, "info", "only files and containers can be examined")
         return
     path = url.path
     try:
