@@ -35,11 +35,13 @@ demo: ## An inbox is watched, files are dropped in, events and state are shown
 	@$(BIN)/python demo/demo.py
 
 test: lint ## All checks and all tests
+	@.ci/venv swift
 	@echo "==> pytest"
 	@$(PYTEST) $(ARGS)
 
 test-fast: ## Only the tests that take less than ten seconds each
 	@.ci/venv dev
+	@.ci/venv swift
 	@$(PYTEST) -m "not slow" $(ARGS)
 
 lint: ## Format, lint and types; changes nothing
@@ -58,6 +60,7 @@ format: ## Formats the code and mends what ruff can mend
 
 bench: ## The benchmarks: ours, the bare walk and the peers in one run
 	@.ci/venv bench
+	@.ci/venv swift
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 # The widest set first; the others take their versions from it, so that all four agree.
@@ -69,6 +72,7 @@ lock: ## The lock files in requirements/, from pyproject.toml (UPGRADE=1: the ne
 	@$(COMPILE) pyproject.toml --all-extras --group dev -c requirements/bench.txt -o requirements/dev.txt
 	@$(COMPILE) pyproject.toml --group build -c requirements/bench.txt -o requirements/run.txt
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) --group tools -o requirements/tools.txt
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) --group swift-server -o requirements/swift.txt
 	@if grep -n '://' requirements/*.txt; then echo "error: a lock file names a host" >&2; exit 1; fi
 
 build: ## The source distribution and the wheel, in dist/
@@ -76,5 +80,5 @@ build: ## The source distribution and the wheel, in dist/
 	@$(BIN)/uv build --build-constraints requirements/run.txt --require-hashes --clear
 
 clean: ## Removes what the other targets made
-	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-swift build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -214,6 +214,9 @@ class Engine:
         due = self.settling.begin()
         held_only = held_only and target.complete
         spans = [key_span(key) for key in sorted(due)] if held_only else self._plan(target, due)
+        most = self.source.most_spans
+        if most is not None and len(spans) > most:
+            spans = [Span(spans[0].start, spans[-1].stop)]
         whole = self._whole and not held_only
         run = _Run(self, target, identity, report=target.complete or _reports(target, self.options))
         run.over(spans)

@@ -154,6 +154,8 @@ class Source(ABC):
 
     #: How far apart two changes must be to get different timestamps, seconds; known after :meth:`begin`.
     slack: float = 0.0
+    #: More spans than this in one look are listed as one, which has them all; None: any number will do.
+    most_spans: int | None = None
     #: By how much the clock that stamps the entries may be behind ours, seconds; known after :meth:`begin`.
     skew: float = 0.0
 

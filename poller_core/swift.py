@@ -62,7 +62,7 @@ class SwiftPoller(ListingPoller):
     :param cacert: a file of certificates to trust, for Keystone and Swift.
     :param insecure: trust any certificate.
     :param timeout: seconds, or a pair of them: to connect (10), and for which an answer may stand still (60).
-    :param retries: how often a request is repeated that may go well the next time (4).
+    :param retries: how often a request is repeated that may go well the next time (3).
     :param progress: called now and then during a first look with the number of objects listed so far.
     :param clock: the clocks to go by.
     :param options: see :class:`poller_core.Options`; ``follow_symlinks`` and ``fingerprint`` are for files.

@@ -1,4 +1,4 @@
-"""What all tests share: a state of each kind.
+"""What all tests share: a state of each kind, and a Swift.
 
 ``state_url`` runs a test once with an SQLite file and once with a real
 PostgreSQL, which is started for the session. Without one the tests fail: a
@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.services.containers import Box
+from tests.services.swift_aio import SwiftAIO
 
 _numbers = itertools.count(1)
 
@@ -59,3 +62,42 @@ def state_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         return url
     # Not below tmp_path: a test may watch that, and the state would be among what it sees.
     return f"sqlite:///{tmp_path_factory.mktemp('state') / 'state.db'}"
+
+
+@pytest.fixture(scope="session")
+def swift_aio() -> Iterator[SwiftAIO]:
+    """A Swift with TempAuth and, on another port, a Keystone."""
+    with SwiftAIO() as aio:
+        yield aio
+
+
+@pytest.fixture(scope="session")
+def small_aio() -> Iterator[SwiftAIO]:
+    """A Swift with TempAuth that lists ten names at once."""
+    with SwiftAIO(keystone=False, listing_limit=10) as aio:
+        yield aio
+
+
+def _box(aio: SwiftAIO, keystone: bool = False) -> Iterator[Box]:
+    box = Box(aio, keystone=keystone).create()
+    yield box
+    box.remove()
+    box.close()
+
+
+@pytest.fixture
+def box(swift_aio: SwiftAIO) -> Iterator[Box]:
+    """A new container."""
+    yield from _box(swift_aio)
+
+
+@pytest.fixture
+def ks_box(swift_aio: SwiftAIO) -> Iterator[Box]:
+    """A new container of an account that Keystone knows."""
+    yield from _box(swift_aio, keystone=True)
+
+
+@pytest.fixture
+def small_box(small_aio: SwiftAIO) -> Iterator[Box]:
+    """A new container that is listed by tens."""
+    yield from _box(small_aio)

@@ -129,16 +129,17 @@ class Account:
                 url = None
             if not url:
                 raise TargetError(self._no_endpoint(session, region, interface))
-            return Place(url.rstrip("/"), self._region_of(session, wanted) or region or "")
+            found = self._region_of(session, wanted)
+            return Place(url.rstrip("/"), (region or "") if found is None else found)
 
-    def _region_of(self, session: Any, wanted: dict[str, Any]) -> str:
+    def _region_of(self, session: Any, wanted: dict[str, Any]) -> str | None:
         with contextlib.suppress(Exception):  # plugins without a catalogue have none of this
             catalog = session.auth.get_access(session).service_catalog
             found = str(catalog.endpoint_data_for(**wanted).region_name or "")
             return (
                 "" if found == "default" else found
             )  # that is what stands in TempAuth's place of a catalogue
-        return ""
+        return None
 
     def _no_endpoint(self, session: Any, region: str | None, interface: str) -> str:
         there: set[str] = set()
@@ -266,6 +267,7 @@ class Account:
                 if attempt == self._net.retries or pause > _PATIENCE:
                     tries = f" ({attempt + 1} tries)" if attempt else ""
                     later = f"; it asks to be left alone for {error.after:.0f} s" if error.after else ""
+                    self._place = None  # Swift may have moved: the catalogue is asked again next time
                     raise TargetError(f"{error}{tries}{later}") from None
                 log.info("%s: %s; trying again in %.1f s", what, error, pause)
                 self._clock.sleep(pause)

@@ -29,7 +29,7 @@ __all__ = ["Network", "SharedSession", "network"]
 
 #: Seconds to connect, and for which an answer may stand still.
 _TIMEOUT = (10.0, 60.0)
-_RETRIES = 4
+_RETRIES = 3
 
 _TRUE = {"1", "true", "yes", "on"}
 
@@ -104,6 +104,7 @@ class SharedSession:
     def __init__(self, access: Access, net: Network) -> None:
         self.access = access
         self._net = net
+        self._made_in = os.getpid()
         self._pid = -1
         self._closed = False
         self._opened: _Opened | None = None
@@ -142,7 +143,7 @@ class SharedSession:
             self._key = (self._pid, self._net, access.interface, *whose)
             opened = _sessions.get(self._key)
             if opened is None:
-                opened = _sessions[self._key] = _open(access, self._net)
+                opened = _sessions[self._key] = _open(access, self._net, self._pid != self._made_in)
             opened.users += 1
             self._opened = opened
             return opened
@@ -179,8 +180,10 @@ def _close(session: Any) -> None:
             adapter.close()
 
 
-def _open(access: Access, net: Network) -> _Opened:
+def _open(access: Access, net: Network, inherited: bool) -> _Opened:
     if access.session is not None:
+        if inherited:
+            _close(access.session)  # its connections are the parent's; new ones are made when they are needed
         return _Opened(access.session, None, None)
     if access.cloud is not None:
         return _from_cloud(access, net)
