@@ -19,7 +19,7 @@ from .backends.swift.location import SCHEMES, Location, locate
 from .clock import Clock
 from .engine import Progress
 from .errors import InvalidOption, InvalidUrl, PollerClosed, PollerRefused
-from .events import Event
+from .events import Event, Subject
 from .filters import Exclude
 from .listed import ListingPoller
 from .listing import Source
@@ -172,7 +172,7 @@ class SwiftPoller(ListingPoller):
 
     # -- fetching ------------------------------------------------------------
 
-    def open(self, event: Event | Url) -> io.BufferedReader:
+    def open(self, event: Event | Subject) -> io.BufferedReader:
         """Open an object for reading, with the poller's own session.
 
         :param event: an event of this poller, or its subject.
@@ -192,7 +192,7 @@ class SwiftPoller(ListingPoller):
                 f"{found.subject!s} is no object of {self.url.without_credentials()}; expected the subject "
                 f"of an event of this poller"
             )
-        response = self._account.stream(f"{quoted(container)}/{quoted(name)}", {"Accept": "*/*"})
+        response = self._account.stream(quoted(container, name), {"Accept": "*/*"})
         return open_object(response, f"object {name!r}")
 
     def connection(self) -> Any:

@@ -54,7 +54,8 @@ class Box:
                 self._authenticate()
             url = f"{self.storage_url}/{quote(self.name, safe='')}"
             if name is not None:
-                url += "/" + quote(name, safe="")
+                # A name that is "." or ".." would be resolved on the way.
+                url += ("%2F" if name in (".", "..") else "/") + quote(name, safe="")
             headers = {"X-Auth-Token": self._token, **options.pop("headers", {})}
             answer = self._http.request(method, url, headers=headers, **options)
             if answer.status_code != 401:

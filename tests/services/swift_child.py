@@ -56,7 +56,9 @@ def fault_factory(global_conf, file, **conf):
                     Path(file).write_text(json.dumps(fault))
             eventlet.sleep(fault["delay"])
             if fault["part"] is not None:
-                environ["eventlet.minimum_write_chunk_size"] = 0  # so that what is sent before is sent at once
+                environ["eventlet.minimum_write_chunk_size"] = (
+                    0  # so that what is sent before is sent at once
+                )
                 return partly(app, environ, start_response, fault)
             if not fault["status"]:
                 return app(environ, start_response)

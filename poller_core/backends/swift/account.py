@@ -20,7 +20,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from ...clock import Clock
 from ...errors import AccessDenied, AuthenticationFailed, TargetError, TargetNotFound
@@ -275,7 +275,7 @@ class Account:
 
     def _refuse(self, answer: Answer, path: str) -> None:
         """Raise what an answer means that is not the one that was hoped for."""
-        container, _, name = path.partition("/")
+        container, _, name = unquote(path).partition("/")
         what = f"object {name!r} of container {container!r}" if name else f"container {container!r}"
         where = f"account {self.place().account} at {self._host}"
         status = answer.status
@@ -388,6 +388,11 @@ def _seconds(value: str | None, clock: Clock) -> float | None:
     return None
 
 
-def quoted(name: str) -> str:
-    """A name as it stands in the path of a URL."""
-    return quote(name, safe="/")
+def quoted(container: str, name: str | None = None) -> str:
+    """A container, or an object in it, as it stands in the path of a URL."""
+    if name is None:
+        return quote(container, safe="")
+    # HTTP clients resolve "." and "..", and would ask for something else. Where a slash is encoded there are
+    # no such parts; but not everything between us and Swift takes that well, so it is the exception.
+    dots = not {".", ".."}.isdisjoint(name.split("/"))
+    return quote(f"{container}/{name}", safe="" if dots else "/")

@@ -228,7 +228,7 @@ class SwiftSource(Source):
 
     def _object(self, key: bytes) -> Answer:
         # Of a symlink itself, not of what it points at.
-        return self._account.head(f"{self._path}/{quoted(key.decode())}", {"symlink": "get"})
+        return self._account.head(quoted(self._location.container, key.decode()), {"symlink": "get"})
 
     def outdated(self, changed: list[tuple[bytes, Row, Row]]) -> set[bytes]:
         older = [item for item in changed if item[2][rows.MODIFIED] < item[1][rows.MODIFIED]]
