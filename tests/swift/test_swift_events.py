@@ -1,4 +1,4 @@
-"""What is told of objects: overwritten, deleted, special ones, listed late; and a container that goes away."""
+"""What is told of objects: overwritten, deleted, special ones, listed late; a container that goes away."""
 
 from __future__ import annotations
 

@@ -215,7 +215,8 @@ class Account:
         with contextlib.closing(response), self._translated():
             pieces: list[bytes] = []
             limit = began + _WHOLE * self._net.timeout[1]
-            for piece in response.iter_content(_PIECE):
+            # Not iter_content(), which waits until a piece is full: a byte now and then would go on for ever.
+            while piece := response.raw.read1(_PIECE, decode_content=True):
                 pieces.append(piece)
                 if self._clock.monotonic() > limit:
                     raise _Passing(f"{self._host} did not finish its answer in {limit - began:.0f} s")

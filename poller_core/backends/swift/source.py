@@ -67,6 +67,7 @@ class SwiftSource(Source):
         self._directories = directories
         self._clock = clock
         self._path = quoted(location.container)
+        self._shown = location.url.without_credentials()
         self._base = {"format": "json"}
         if location.prefix:
             self._base["prefix"] = location.prefix
@@ -150,7 +151,7 @@ class SwiftSource(Source):
             except TargetError as error:
                 if not seen:
                     raise
-                log.warning("%s: the rest of the listing is missing: %s", self._location.url, error)
+                log.warning("%s: the rest of the listing is missing: %s", self._shown, error)
                 yield Gap(Span(floor, span.stop), str(error))
                 return
             seen = True
@@ -223,7 +224,7 @@ class SwiftSource(Source):
             return self._object(key).status == 404
         except TargetError as error:
             self._mute = True
-            log.warning("%s: it can't be told whether objects are gone: %s", self._location.url, error)
+            log.warning("%s: it can't be told whether objects are gone: %s", self._shown, error)
             return False
 
     def _object(self, key: bytes) -> Answer:
