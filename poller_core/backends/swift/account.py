@@ -113,9 +113,10 @@ class Account:
         return self._place
 
     def _find(self) -> Place:
+        # First, since it says what to install if that is missing.
+        session, region, interface = self._shared.get(), self._shared.region, self._shared.interface
         from keystoneauth1 import exceptions
 
-        session, region, interface = self._shared.get(), self._shared.region, self._shared.interface
         wanted = {"service_type": "object-store", "interface": interface, "region_name": region}
         with self._translated():
             try:
@@ -340,6 +341,11 @@ class Account:
                 ) from None
             if error.http_status == 403:
                 raise AccessDenied(f"Keystone refuses access ({self._way})") from None
+            if error.http_status == 404 and "applicationcredential" in self._shared.access.auth_type:
+                raise AuthenticationFailed(
+                    f"not authenticated ({self._way}): Keystone knows no such application credential; it was "
+                    f"deleted, or has expired"
+                ) from None
             if error.http_status == 404:
                 raise TargetError(f"there is no Keystone at that address ({self._way})") from None
             raise TargetError(f"Keystone answered {error.http_status} ({self._way})") from None

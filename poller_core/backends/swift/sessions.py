@@ -17,9 +17,9 @@ import contextlib
 import os
 import secrets
 import threading
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import InvalidOption, PollerRefused
 from ...options import seconds
@@ -38,8 +38,7 @@ _salt = secrets.token_bytes(16)
 _sessions: dict[tuple[Any, ...], _Opened] = {}
 
 
-@dataclass(frozen=True)
-class Network:
+class Network(NamedTuple):
     """How servers are spoken to."""
 
     verify: bool | str | None  #: a file of certificates; True: the usual ones; None: as the session has it
@@ -212,8 +211,11 @@ def _from_cloud(access: Access, net: Network) -> _Opened:
             f"pip install 'poller-core[clouds]'"
         ) from None
     try:
-        cloud = OpenStackConfig().get_one(cloud=access.cloud)
-        session = cloud.get_session()
+        with warnings.catch_warnings():
+            # It warns of its own plans for statistics that nobody asked for, at each use.
+            warnings.simplefilter("ignore")
+            cloud = OpenStackConfig().get_one(cloud=access.cloud)
+            session = cloud.get_session()
     except exceptions.SDKException as error:
         raise InvalidOption(f"cloud={access.cloud!r}: {error}") from None
     if net.verify is not None:
