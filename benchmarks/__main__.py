@@ -10,11 +10,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import inotify, journal, scan, sharing
+from . import inotify, journal, scan, sharing, swift
 from .report import console, note
 from .trees import SHAPES
 
-PARTS = ("scan", "peers", "inotify", "sharing", "journal")
+PARTS = ("scan", "peers", "inotify", "sharing", "journal", "swift")
 
 
 def _arguments() -> argparse.Namespace:
@@ -94,6 +94,8 @@ def _run(given: argparse.Namespace, base: Path) -> None:
         sharing.run(base, given.scale)
     if "journal" in parts:
         journal.run(base, given.quick)
+    if "swift" in parts:
+        swift.run(base, given.quick, given.rounds)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class Answer(NamedTuple):
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes | bytearray
 
 
 class Place(NamedTuple):
@@ -214,14 +214,13 @@ class Account:
         began = self._clock.monotonic()
         response = self._start(method, url, params, authenticated)
         with contextlib.closing(response), self._translated():
-            pieces: list[bytes] = []
+            body = bytearray()
             limit = began + _WHOLE * self._net.timeout[1]
             # Not iter_content(), which waits until a piece is full: a byte now and then would go on for ever.
             while piece := response.raw.read1(_PIECE, decode_content=True):
-                pieces.append(piece)
+                body += piece
                 if self._clock.monotonic() > limit:
                     raise _Passing(f"{self._host} did not finish its answer in {limit - began:.0f} s")
-            body = b"".join(pieces)
         took = self._clock.monotonic() - began
         log.debug("%s %s: %d, %d bytes, %.3f s", method, response.url, response.status_code, len(body), took)
         return Answer(response.status_code, response.headers, body)

@@ -53,10 +53,11 @@ class Listed(msgspec.Struct, gc=False):
     last: str  #: where to go on: the last name, of an entry or not; empty if there is no more
 
 
-def read(body: bytes, marker: str, directories: bool) -> Listed:
+def read(body: bytes | bytearray, marker: str, directories: bool) -> Listed:
     """Read a page.
 
-    :param body: JSON, as Swift answers it; empty if there is nothing.
+    :param body: JSON, as Swift answers it; empty if there is nothing. A ``bytearray`` is emptied: some MiB
+        that need not be there beside what is made of them.
     :param marker: behind which it was asked to begin.
     :param directories: take pseudo-directories, and what a delimiter sums up, for entries.
     :raises ValueError: if it can't be what was asked for.
@@ -67,6 +68,8 @@ def read(body: bytes, marker: str, directories: bool) -> Listed:
         page = _decode(body)
     except msgspec.DecodeError as error:
         raise ValueError(f"expected a listing in JSON ({error})") from None
+    if isinstance(body, bytearray):
+        body.clear()
     if not page:
         return Listed([], [], "")
     last = page[-1].subdir or page[-1].name

@@ -145,7 +145,9 @@ class SwiftSource(Source):
 
     def scan(self, span: Span) -> Iterator[Chunk | Gap]:
         floor, marker, seen = span.start, rows.before(span.start), False
+        page: rows.Listed | None = None
         while True:
+            page = None  # let go of the last one before there is another
             try:
                 page = self._listing(marker, span.stop)
             except TargetError as error:
