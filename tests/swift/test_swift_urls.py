@@ -9,8 +9,10 @@ import pytest
 
 from poller_core import InvalidOption, InvalidUrl, PollerRefused, SwiftPoller, Url, make_poller
 from poller_core.backends.swift import credentials as ways
+from poller_core.backends.swift.account import Account
 from poller_core.backends.swift.location import Location, locate
-from poller_core.backends.swift.sessions import network
+from poller_core.backends.swift.sessions import SharedSession, network
+from poller_core.clock import Clock
 
 
 def at(text: str) -> Location:
@@ -258,6 +260,40 @@ def test_network(tmp_path):
 def test_network_that_can_not_be(given, said):
     with pytest.raises(InvalidOption, match=said):
         network(**given, environ={})
+
+
+@pytest.mark.parametrize(
+    ("url", "account"),
+    [
+        ("http://h:8080/v1/AUTH_0123", "AUTH_0123"),
+        ("http://h:8080/swift/v1/", "the project"),
+        ("http://h/swift/v1/AUTH_x/", "AUTH_x"),
+    ],
+)
+def test_the_account(url, account):
+    """Ceph's gateway may leave the account out of its address. (There is none here: this session is a fake.)"""
+
+    class Session:
+        auth = None
+
+        def get_endpoint(self, **wanted: Any) -> str:
+            assert wanted == {"service_type": "object-store", "interface": "internal", "region_name": "R"}
+            return url
+
+        def get_project_id(self) -> str:
+            return "the project"
+
+        def request(self) -> None:
+            raise AssertionError("nothing is to be asked")
+
+    session = Session()
+    session.auth = object()  # type: ignore[assignment]
+    net = network(environ={})
+    access = chosen("swift://h/v3?c&region=R", session=session, interface="internal")
+    shared = SharedSession(access, net)
+    place = Account(shared, net, Clock()).place()
+    assert (place.account, place.region) == (account, "R")
+    shared.close()
 
 
 def test_a_url_is_pickled_without_its_password():

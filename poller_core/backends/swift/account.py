@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, TypeVar
@@ -47,6 +48,8 @@ _WHOLE = 5
 
 _PIECE = 1 << 18
 
+_VERSION = re.compile(r"v\d+(\.\d+)?")
+
 
 class Answer(NamedTuple):
     """What a server answered."""
@@ -60,12 +63,8 @@ class Place(NamedTuple):
     """Where an account is."""
 
     storage_url: str  #: without a slash at its end
+    account: str  #: its name, such as ``AUTH_0123…``
     region: str  #: as the catalogue calls it, or empty
-
-    @property
-    def account(self) -> str:
-        """The account's name, such as ``AUTH_0123…``."""
-        return self.storage_url.rpartition("/")[2]
 
     @property
     def host(self) -> str:
@@ -130,8 +129,13 @@ class Account:
                 url = None
             if not url:
                 raise TargetError(self._no_endpoint(session, region, interface))
+            url = url.rstrip("/")
+            account = url.rpartition("/")[2]
+            if _VERSION.fullmatch(account):
+                # Ceph's gateway can leave the account out, and know it by the token alone.
+                account = session.get_project_id() or self._shared.access.options.get("username", "")
             found = self._region_of(session, wanted)
-            return Place(url.rstrip("/"), (region or "") if found is None else found)
+            return Place(url, account, (region or "") if found is None else found)
 
     def _region_of(self, session: Any, wanted: dict[str, Any]) -> str | None:
         with contextlib.suppress(Exception):  # plugins without a catalogue have none of this
