@@ -271,7 +271,7 @@ def test_network_that_can_not_be(given, said):
     ],
 )
 def test_the_account(url, account):
-    """Ceph's gateway may leave the account out of its address. (There is none here: this session is a fake.)"""
+    """Ceph's gateway may leave the account out of its address. (There is none here: the session is a fake.)"""
 
     class Session:
         auth = None
@@ -287,7 +287,7 @@ def test_the_account(url, account):
             raise AssertionError("nothing is to be asked")
 
     session = Session()
-    session.auth = object()  # type: ignore[assignment]
+    session.auth = object()
     net = network(environ={})
     access = chosen("swift://h/v3?c&region=R", session=session, interface="internal")
     shared = SharedSession(access, net)
