@@ -271,7 +271,7 @@ def test_network_that_can_not_be(given, said):
     ],
 )
 def test_the_account(url, account):
-    """Ceph's gateway may leave the account out of its address. (There is none here: the session is a fake.)"""
+    """Ceph's gateway may leave the account out of its address. (There is none here, so this is a fake.)"""
 
     class Session:
         auth = None
