@@ -239,6 +239,72 @@ def test_a_server_that_hangs_up():
         thread.join()
 
 
+class Forwarder:
+    """Passes connections on to a server, until a request has something in it: then nobody is there."""
+
+    def __init__(self, port: int, until: bytes) -> None:
+        self._port = port
+        self._until = until
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._open: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(("127.0.0.1", self._port))
+            self._open += [near, far]
+            for pair in ((near, far), (far, near)):
+                self._threads.append(threading.Thread(target=self._pass, args=pair))
+                self._threads[-1].start()
+
+    def _pass(self, source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                if self._until in data:
+                    break
+                target.sendall(data)
+            else:
+                return
+        except OSError:
+            return
+        self.end()
+
+    def end(self) -> None:
+        for one in [self._listener, *self._open]:
+            try:
+                one.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it is closed already
+        self._listener.close()
+
+    def close(self) -> None:
+        self.end()
+        for thread in self._threads:
+            thread.join()
+        for one in self._open:
+            one.close()
+
+
+@pytest.mark.parametrize("until", [b"limit=", b"marker="], ids=["first", "later"])
+def test_a_server_that_goes_away(full, until):
+    forwarder = Forwarder(full.aio.port["proxy"], until)
+    url = full.url().replace(f":{full.aio.port['proxy']}/", f":{forwarder.port}/")
+    with poller(full, url, existing="report", retries=1) as one:
+        if until == b"limit=":
+            with pytest.raises(TargetError, match="can't be reached: it refuses"):
+                one.get_new_events()
+        else:
+            assert len(one.get_new_events()) == 10
+            assert re.search("can't be reached: it refuses.*2 tries", one.status().errors[0])
+    forwarder.close()
+
+
 # -- proofs ------------------------------------------------------------------
 
 
