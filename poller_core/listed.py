@@ -264,7 +264,7 @@ class ListingPoller(Poller):
                 batch = AsyncBatch(self._batch(pending))
                 yield batch
                 if not batch.acknowledged:
-                    await asyncio.sleep(interval)
+                    await subscription.pause(interval)
                 elif limit is None or len(pending.events) < limit:
                     # That was all: the pump tells of what comes now, also of what came meanwhile.
                     fetched = await subscription.wait()

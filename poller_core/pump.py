@@ -93,6 +93,17 @@ class Subscription:
             raise self.error
         return fetched
 
+    async def pause(self, seconds: float) -> None:
+        """Let time pass, whatever comes meanwhile; raise what :meth:`wait` would raise."""
+        import asyncio
+
+        end = self._loop.time() + seconds
+        while (left := end - self._loop.time()) > 0:
+            try:
+                await asyncio.wait_for(self.wait(), left)
+            except TimeoutError:
+                return
+
     def fetch(self) -> None:
         """Read, in the pump's thread, what the consumer will ask for: that saves it a change of threads."""
         with self._lock:

@@ -269,6 +269,21 @@ async def test_closing_the_poller_ends_who_waits(inbox, kind):
         await anext(poller.batches())
 
 
+async def test_closing_ends_who_waits_to_give_a_batch_again(inbox, kind):
+    poller = kind(inbox)
+    put(inbox / "one")
+    batches = poller.batches(interval=FAR)
+    assert keys(await asyncio.wait_for(anext(batches), SOON)) == [b"one"]
+    again = asyncio.ensure_future(anext(batches))  # it was not acknowledged
+    await asyncio.sleep(0.2)
+    put(inbox / "two")
+    await asyncio.sleep(0.2)
+    assert not again.done(), "what was not acknowledged came again before its time"
+    await asyncio.to_thread(poller.close)
+    with pytest.raises(PollerClosed):
+        await asyncio.wait_for(again, SOON)
+
+
 async def test_closing_on_the_loop_itself_does_not_hang(inbox, kind):
     poller = kind(inbox)
     task = asyncio.ensure_future(anext(poller.batches(interval=FAR)))
