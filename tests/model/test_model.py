@@ -16,39 +16,29 @@ Only then is a history that fails made shorter, which takes minutes; otherwise i
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, Verbosity, settings
-from hypothesis.stateful import run_state_machine_as_test
 
 from tests.model.history import History
-from tests.model.sides import HOOK
+from tests.model.running import make_small, run
 
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages, windows and steps of a few entries, so that small trees have many; and the hook."""
-    for name, value in {
-        "poller_core.snapshot.PAGE_ENTRIES": 4,
-        "poller_core.snapshot.PAGE_MAX": 7,
-        "poller_core.snapshot.PAGE_MIN": 3,
-        "poller_core.engine._STEP_PAGES": 3,
-        "poller_core.engine._STEP_RECORDS": 5,
-        "poller_core.listed._BACKLOG": 3,
-        "poller_core.backends.walk._WINDOW": 3,
-        "poller_core.backends.walk._HELD": 4,
-        "poller_core.backends.walk._OPEN": 2,
-        "poller_core.backends.walk._REOPENED": 1,
-        "poller_core.state.store._WINDOW": 2,
-    }.items():
-        monkeypatch.setattr(name, value)
-    for module in list(sys.modules.values()):
-        if module.__name__.startswith("poller_core.") and hasattr(module, "crash_point"):
-            monkeypatch.setattr(module, "crash_point", HOOK)
+    make_small(
+        monkeypatch,
+        {
+            "poller_core.listed._BACKLOG": 3,
+            "poller_core.backends.walk._WINDOW": 3,
+            "poller_core.backends.walk._HELD": 4,
+            "poller_core.backends.walk._OPEN": 2,
+            "poller_core.backends.walk._REOPENED": 1,
+            "poller_core.state.store._WINDOW": 2,
+        },
+    )
 
 
 #: Histories that once failed, by a defect of the model or of what it judges.
@@ -131,34 +121,11 @@ def test_histories_that_once_failed(tmp_path: Path, name: str) -> None:
         history.teardown()
 
 
-def _run(base: Path, url: str | None, examples: int) -> None:
-    class Mine(History):
-        pass
-
-    Mine.base, Mine.url = base, url
-    many = int(os.environ.get("MODEL_EXAMPLES", "0"))
-    run_state_machine_as_test(
-        Mine,
-        settings=settings(
-            max_examples=many or examples,
-            stateful_step_count=50,
-            deadline=None,
-            database=None,
-            derandomize=not many,
-            print_blob=True,
-            report_multiple_bugs=False,
-            phases=(Phase.generate, Phase.shrink) if many else (Phase.generate,),
-            verbosity=Verbosity.normal,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-
-
 @pytest.mark.slow
 def test_histories(tmp_path: Path) -> None:
-    _run(tmp_path, None, 40)
+    run(History, 40, 50, base=tmp_path, url=None)
 
 
 @pytest.mark.postgres
 def test_histories_on_postgresql(tmp_path: Path, postgres_url: str) -> None:
-    _run(tmp_path, postgres_url, 12)
+    run(History, 12, 50, base=tmp_path, url=postgres_url)

@@ -11,18 +11,17 @@ An ordinary run tries the same histories each time; ``MODEL_EXAMPLES=200`` tries
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from poller_core import Event, SwiftPoller, TargetError, sharing
 from tests.model.ledger import Ledger, Reader
+from tests.model.running import make_small, run
 from tests.model.sides import HOOK, Killed
 from tests.services.containers import Box
 from tests.swift.tools import FastClock
@@ -366,50 +365,22 @@ class History(RuleBasedStateMachine):
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages, windows and steps of a few entries, so that small containers have many; and the hook."""
-    for name, value in {
-        "poller_core.snapshot.PAGE_ENTRIES": 4,
-        "poller_core.snapshot.PAGE_MAX": 7,
-        "poller_core.snapshot.PAGE_MIN": 3,
-        "poller_core.engine._STEP_PAGES": 3,
-        "poller_core.engine._STEP_RECORDS": 5,
-        "poller_core.backends.swift.source._PAGE": 4,
-        "poller_core.backends.swift.source._CHUNK": 3,
-        "poller_core.backends.swift.source._FEW": 2,
-        "poller_core.backends.swift.source._SAMPLES": 2,
-    }.items():
-        monkeypatch.setattr(name, value)
-    for module in list(sys.modules.values()):
-        if module.__name__.startswith("poller_core.") and hasattr(module, "crash_point"):
-            monkeypatch.setattr(module, "crash_point", HOOK)
-
-
-def _run(base: Path, url: str | None, aio: Any, examples: int) -> None:
-    class Mine(History):
-        pass
-
-    Mine.base, Mine.url, Mine.aio = base, url, aio
-    many = int(os.environ.get("MODEL_EXAMPLES", "0"))
-    run_state_machine_as_test(
-        Mine,
-        settings=settings(
-            max_examples=many or examples,
-            stateful_step_count=30,
-            deadline=None,
-            database=None,
-            derandomize=not many,
-            print_blob=True,
-            report_multiple_bugs=False,
-            phases=(Phase.generate, Phase.shrink) if many else (Phase.generate,),
-            suppress_health_check=list(HealthCheck),
-        ),
+    make_small(
+        monkeypatch,
+        {
+            "poller_core.backends.swift.source._PAGE": 4,
+            "poller_core.backends.swift.source._CHUNK": 3,
+            "poller_core.backends.swift.source._FEW": 2,
+            "poller_core.backends.swift.source._SAMPLES": 2,
+        },
     )
 
 
 @pytest.mark.slow
 def test_histories(tmp_path, small_aio):
-    _run(tmp_path, None, small_aio, 12)
+    run(History, 12, 30, base=tmp_path, url=None, aio=small_aio)
 
 
 @pytest.mark.postgres
 def test_histories_on_postgresql(tmp_path, postgres_url, small_aio):
-    _run(tmp_path, postgres_url, small_aio, 4)
+    run(History, 4, 30, base=tmp_path, url=postgres_url, aio=small_aio)
