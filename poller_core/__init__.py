@@ -13,7 +13,8 @@ gives what was created, modified or deleted since it was last asked. With
 
 from __future__ import annotations
 
-from .delivery import AsyncBatch, Batch, Claim
+from .access import check_credentials, check_state
+from .delivery import AsyncBatch, Batch, Claim, Waiting
 from .errors import (
     AccessDenied,
     AuthenticationFailed,
@@ -98,8 +99,11 @@ __all__ = [
     "UnknownEvent",
     "UnknownScheme",
     "Url",
+    "Waiting",
     "WriteConflict",
     "__version__",
+    "check_credentials",
+    "check_state",
     "make_poller",
     "register_poller",
     "registered",

@@ -10,12 +10,27 @@ that matters, use a claim or make the work safe to repeat by the event's id.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import overload
 
 from .events import Event
 
-__all__ = ["AsyncBatch", "Batch", "Claim"]
+__all__ = ["AsyncBatch", "Batch", "Claim", "Waiting"]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What waits for a consumer: how much, and from where to where; none of it is given out."""
+
+    count: int = 0  #: how many events, up to the limit that was asked for
+    first: int | None = None  #: the seq of the first of them
+    last: int | None = None  #: the seq of the last of them
+    since: datetime | None = None  #: when the first of them was found, UTC
+
+    def __bool__(self) -> bool:
+        return self.count > 0
 
 
 class _Events(Sequence[Event]):

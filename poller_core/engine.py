@@ -143,7 +143,9 @@ class Engine:
         with self._lock:
             if not held_only and self._began >= asked - max_age:
                 return
-            if max_age > 0 and not self._whole and self.watch is None and self._looked_elsewhere(max_age):
+            # Another process's look is as good, unless a watch of ours has begun to tell what is new since.
+            other = self._began == float("-inf") or (self.watch is None and not self._whole)
+            if max_age > 0 and other and self._looked_elsewhere(max_age):
                 return
             self._progress = progress
             for attempt in range(_TRIES):

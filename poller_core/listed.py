@@ -27,7 +27,7 @@ import msgspec
 
 from . import pages
 from .clock import Clock
-from .delivery import AsyncBatch, Batch, Claim
+from .delivery import AsyncBatch, Batch, Claim, Waiting
 from .engine import Engine, Health, Progress
 from .errors import InvalidOption, PollerClosed
 from .events import EVENT_NAMES, Event, EventName
@@ -77,7 +77,7 @@ class ListingPoller(Poller):
         self.clock = clock or Clock()
         self._closed = False
         self._handed: Pending | None = None
-        self._waiting: list[Subscription] = []
+        self._subscriptions: list[Subscription] = []
         self._lock = threading.RLock()
         self._wanted = Patterns(self.options.include, "include")
         self._kinds = frozenset(int(Kind[name]) for name in self.options.events)
@@ -246,11 +246,8 @@ class ListingPoller(Poller):
         import asyncio  # late, as it takes 10 MiB: who awaits has paid for it already
 
         interval = max(0.001, seconds("interval", interval))
-        self._check_limit(limit)
         _ = self._engine
-        few = limit is not None and limit <= _BACKLOG
-        subscription = self._shared.pump.join(interval, (lambda: self._pending(limit)) if few else None)
-        self._waiting.append(subscription)
+        subscription = self._subscribe(interval, limit)
         try:
             fetched = await subscription.wait()
             while True:
@@ -269,10 +266,74 @@ class ListingPoller(Poller):
                     # That was all: the pump tells of what comes now, also of what came meanwhile.
                     fetched = await subscription.wait()
         finally:
-            self._waiting.remove(subscription)
+            self._subscriptions.remove(subscription)
             subscription.close()
 
-    def claim(self, token: str, limit: int | None = 1000, *, max_age: float = 0.0) -> Claim:
+    def waiting(self, limit: int | None = 1000) -> Waiting:
+        """What waits for the consumer; looks only into the journal, and gives nothing out.
+
+        :param limit: count no further than this; None: all.
+        """
+        return _waiting(self._pending(limit))
+
+    async def wakeups(
+        self,
+        interval: float = 30.0,
+        *,
+        remind: float = 60.0,
+        limit: int | None = 1000,
+        batch_for: float = 0.0,
+    ) -> AsyncGenerator[Waiting, None]:
+        """Tells when there is something for the consumer, for ever; gives nothing out.
+
+        For whoever starts a worker that then takes what there is with :meth:`claim` or
+        :meth:`next_batch`, in whatever process. Tells at once when events come to a
+        consumer that had none; then again when the consumer has moved and there is more,
+        and every ``remind`` seconds for as long as it has not moved, since a worker that
+        was told may never have started. Events that come meanwhile are not told one by
+        one: the worker finds them. The loop is never blocked.
+
+        :param interval: seconds between looks, or a ``timedelta``; a target that is watched is looked at
+            when something happens, and the consumer's progress every ``interval``.
+        :param remind: seconds between two tellings of the same events, or a ``timedelta``; also how long it
+            takes at most until it is noticed that another process gave events back (``release``, ``rewind``).
+        :param limit: count no further than this; None: all.
+        :param batch_for: as in :meth:`claim`.
+        """
+        import asyncio
+
+        interval, remind = max(0.001, seconds("interval", interval)), seconds("remind", remind)
+        batch_for = seconds("batch_for", batch_for)
+        _ = self._engine
+        loop = asyncio.get_running_loop()
+        subscription = self._subscribe(interval, limit)
+        told, again = None, 0.0
+        try:
+            fetched = await subscription.wait()
+            while True:
+                pending = await asyncio.to_thread(self._pending, limit) if fetched is None else fetched
+                now = _waiting(pending)
+                if not now and pending.upto:
+                    await asyncio.to_thread(self._pass_over, pending)
+                left = self._gathers(now, limit, batch_for)
+                if now and not left and (now.first != told or loop.time() >= again):
+                    yield now
+                    told, again = now.first, loop.time() + remind
+                elif not now:
+                    told = None
+                # Nothing tells of what another process gave back, or how far it has got: so ask now and then.
+                timeout = min(interval, left or max(0.0, again - loop.time())) if now else remind
+                try:
+                    fetched = await asyncio.wait_for(subscription.wait(), timeout)
+                except TimeoutError:
+                    fetched = None
+        finally:
+            self._subscriptions.remove(subscription)
+            subscription.close()
+
+    def claim(
+        self, token: str, limit: int | None = 1000, *, max_age: float = 0.0, batch_for: float = 0.0
+    ) -> Claim:
         """A batch that belongs to a token, for ever.
 
         The first call with a token takes the next events and moves the consumer past
@@ -282,18 +343,35 @@ class ListingPoller(Poller):
 
         :param token: what names the run that owns the batch, such as its run id.
         :param limit: at most so many events; None: all.
+        :param max_age: a look that began so many seconds ago, in whatever process, is good enough;
+            ``math.inf``: don't look, take what the journal has.
+        :param batch_for: go on collecting until ``limit`` events wait, or the first of them was found so many
+            seconds ago; none are given before.
         :raises OffsetTooOld: if the journal no longer has the events of this claim.
         """
         _check_token(token)
         self._check_limit(limit)
+        batch_for = seconds("batch_for", batch_for)
         with self._lock:
             engine = self._engine
             consumers = engine.store.consumers
             claimed = consumers.claimed(engine.target_id, self.consumer, token)
             if claimed is None:
                 engine.look(max_age)
+                if batch_for and self._gathers(self.waiting(limit), limit, batch_for):
+                    return Claim([], token)
                 claimed = consumers.claim(engine.target_id, self.consumer, token, limit, self._select)
             return Claim(self._events(claimed), token)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the target, or parts of it, could not be looked at the last time; None: all could. No I/O."""
+        health = self._engine.health
+        if health.error is not None:
+            return health.error
+        if not health.gaps:
+            return None
+        return f"{health.gaps} part(s) can't be listed, the first one because of: {health.reasons[0]}"
 
     def take(self, event_id: str, token: str) -> Event:
         """One event, in any order: the first token to ask has it, and the same token again.
@@ -369,7 +447,7 @@ class ListingPoller(Poller):
                     self.acknowledge()
                 finally:
                     self._closed = True
-                    for subscription in list(self._waiting):
+                    for subscription in list(self._subscriptions):
                         subscription.end()  # others may go on with the engine, so it need not end with us
                     self._shared.release()
 
@@ -382,6 +460,21 @@ class ListingPoller(Poller):
 
     def _select(self, record: Record) -> bool:
         return record.kind in self._kinds and (not self._wanted or self._wanted.matches(record.key))
+
+    def _subscribe(self, interval: float, limit: int | None) -> Subscription:
+        """Have the pump look, and read what there is for the consumer, if that is not much."""
+        self._check_limit(limit)
+        few = limit is not None and limit <= _BACKLOG
+        subscription = self._shared.pump.join(interval, (lambda: self._pending(limit)) if few else None)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def _gathers(self, waiting: Waiting, limit: int | None, batch_for: float) -> float:
+        """For how many seconds a batch is still collected; 0: it is ready."""
+        if waiting.since is None or (limit is not None and waiting.count >= limit):
+            return 0.0
+        # No longer than asked for, should the clock have been set back meanwhile.
+        return min(batch_for, max(0.0, waiting.since.timestamp() + batch_for - self.clock.wall()))
 
     def _pending(self, limit: int | None) -> Pending:
         self._check_limit(limit)
@@ -482,6 +575,14 @@ def status_of(store: Store, target_id: int, health: Health | None = None) -> Sta
             for row in store.consumers.all(target_id)
         ],
     )
+
+
+def _waiting(pending: Pending) -> Waiting:
+    events = pending.events
+    if not events:
+        return Waiting()
+    since = datetime.fromtimestamp(events[0].detected_at_us / 1e6, UTC)
+    return Waiting(len(events), events[0].seq, events[-1].seq, since)
 
 
 def _check_token(token: object) -> None:
