@@ -1,0 +1,72 @@
+"""Where the state is, and what consumers and claims of Airflow are called.
+
+Guarantees: names and tokens are the same for the same task and run, on whatever
+machine and at whatever try; they fit the state's limits whatever Airflow allows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from airflow.providers.common.compat.sdk import conf
+
+from .provider import RETENTION, RETENTION_UNREAD
+
+__all__ = ["Settings", "claim_token", "consumer_of", "settings"]
+
+#: The section of Airflow's configuration.
+SECTION = "poller"
+#: What the state takes for a name.
+_LONGEST = 250
+
+
+class Settings(NamedTuple):
+    """The section ``[poller]`` of Airflow's configuration."""
+
+    state: str  #: where snapshot, journal and consumers are kept; may hold a password
+    retention: float  #: how long delivered events are kept, seconds
+    retention_unread: float  #: how long events are kept that a consumer has not taken, seconds
+
+
+def settings() -> Settings:
+    """What Airflow's configuration says, or its defaults."""
+    return Settings(
+        state=conf.get(SECTION, "state", fallback="") or _usual_state(),
+        retention=conf.getfloat(SECTION, "retention", fallback=RETENTION),
+        retention_unread=conf.getfloat(SECTION, "retention_unread", fallback=RETENTION_UNREAD),
+    )
+
+
+def _usual_state() -> str:
+    home = os.path.expanduser(os.environ.get("AIRFLOW_HOME") or "~/airflow")
+    return f"sqlite:///{home}/poller/state.db"
+
+
+def prepare(state: str) -> None:
+    """Make the directory of an SQLite state, for its owner only."""
+    if state.startswith("sqlite:///"):
+        Path(state.removeprefix("sqlite:///")).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def consumer_of(context: Any) -> str:
+    """The consumer of a task that names none: its DAG's id and its own."""
+    ti = context["ti"]
+    return _fitting(f"{ti.dag_id}.{ti.task_id}")
+
+
+def claim_token(context: Any) -> str:
+    """What a run's claim is bound to: ``<dag id>/<run id>/<task id>``, and ``[<map index>]`` if mapped."""
+    ti = context["ti"]
+    index = getattr(ti, "map_index", -1)
+    return _fitting(f"{ti.dag_id}/{ti.run_id}/{ti.task_id}" + (f"[{index}]" if index >= 0 else ""))
+
+
+def _fitting(name: str) -> str:
+    if len(name) <= _LONGEST and name.isprintable():
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    readable = "".join(char if char.isprintable() else "?" for char in name)
+    return f"{readable[: _LONGEST - 17]}~{digest}"

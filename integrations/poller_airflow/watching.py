@@ -1,0 +1,242 @@
+"""What a sensor, trigger or operator watches: checked arguments, and the poller made of them.
+
+Guarantees: an argument that holds a secret is refused before Airflow stores it,
+with the connection to make instead; what remains is plain JSON.
+
+Not guaranteed: that the target is there; opening it tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseHook
+
+from poller_core import (
+    Event,
+    InvalidOption,
+    InvalidUrl,
+    NoPoller,
+    OffsetTooOld,
+    PollerError,
+    StateNewer,
+    UnknownScheme,
+    Url,
+    make_poller,
+)
+
+from .connections import poller_options
+from .settings import prepare, settings
+
+__all__ = [
+    "FINAL",
+    "JOURNAL_ONLY",
+    "OPTIONS",
+    "Watching",
+    "as_airflow_has_it",
+    "plain",
+    "plain_options",
+    "plain_url",
+    "refuse_secrets",
+    "report",
+    "report_claim",
+]
+
+#: What trying again can't mend.
+FINAL = (InvalidOption, InvalidUrl, NoPoller, OffsetTooOld, StateNewer, UnknownScheme)
+#: Take what the journal has, without looking: whoever says so knows that somebody else looks.
+JOURNAL_ONLY = math.inf
+
+#: The options of ``make_poller`` that a DAG may give; all are plain JSON.
+OPTIONS = (
+    "recurse",
+    "events",
+    "include",
+    "exclude",
+    "default_exclude",
+    "settle",
+    "follow_symlinks",
+    "directories",
+    "metadata",
+    "fingerprint",
+    "existing",
+    "start",
+    "full_every",
+    "cloud",
+    "region",
+    "interface",
+)
+#: Options that carry a secret, and so come from a connection only.
+_SECRET = ("credentials", "session", "auth", "password", "username", "token")
+#: User and password, also of a URL that is a template yet, or malformed.
+_PASSWORD = re.compile(r"//(?:\{\{.*?\}\}|[^/?#@:])*:(?:\{\{.*?\}\}|[^/?#@])*@")
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Watching:
+    """A target, and for which consumer."""
+
+    url: str
+    consumer: str
+    conn_id: str | None = None
+    state: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def open(self) -> Any:
+        """Make the poller; blocks.
+
+        :raises PollerError: for whatever stands in the way.
+        """
+        return self._make({} if self.conn_id is None else _of(BaseHook.get_connection(self.conn_id)))
+
+    async def connection(self) -> dict[str, Any]:
+        """What the connection says, without blocking the loop."""
+        return {} if self.conn_id is None else _of(await BaseHook.aget_connection(self.conn_id))
+
+    def open_with(self, connection: Mapping[str, Any]) -> Any:
+        """As :meth:`open`, with what :meth:`connection` gave."""
+        return self._make(connection)
+
+    def _make(self, connection: Mapping[str, Any]) -> Any:
+        refuse_secrets(self.url, self.state, self.options)
+        usual = settings()
+        options = {**connection, **self.options}
+        url = Url(self.url)
+        if url.scheme == "file":
+            # A connection for containers may be given for its state alone.
+            options = {name: value for name, value in options.items() if name in OPTIONS or name == "state"}
+        options["state"] = self.state or options.get("state") or usual.state
+        prepare(options["state"])
+        return make_poller(
+            url,
+            consumer=self.consumer,
+            retention=usual.retention,
+            retention_unread=usual.retention_unread,
+            **options,
+        )
+
+
+def _of(connection: Any) -> dict[str, Any]:
+    # Airflow makes "generic" of some that it does not know.
+    if connection.conn_type not in ("poller", "generic", None, ""):
+        raise InvalidOption(
+            f"connection {connection.conn_id!r} is of the type {connection.conn_type!r}; expected 'poller'"
+        )
+    return poller_options(connection)
+
+
+def refuse_secrets(url: object, state: object = None, options: Mapping[str, Any] | None = None) -> None:
+    """Refuse what would put a secret into Airflow's tables.
+
+    :raises InvalidUrl: if there is a password in the URL.
+    :raises InvalidOption: if there is one elsewhere, or an option is not known.
+    """
+    if _PASSWORD.search(str(url)):
+        shown = _PASSWORD.sub("//", str(url))
+        raise InvalidUrl(
+            f"there is a password in the URL, and Airflow would store it for all to read. Make a connection "
+            f"of the type 'poller' with it (airflow connections add my_store --conn-type poller "
+            f"--conn-login USER --conn-password …), and write url={shown!r}, conn_id='my_store'"
+        )
+    if state is not None and _PASSWORD.search(str(state)):
+        raise InvalidOption(
+            "there is a password in state=…, and Airflow would store it for all to read. Put the database's "
+            "URL into [poller] state of Airflow's configuration, or into the field 'state' of a connection "
+            "of the type 'poller', and give its conn_id"
+        )
+    for name in options or {}:
+        if name in _SECRET:
+            raise InvalidOption(
+                f"{name}=… holds a secret, and Airflow would store it for all to read. Put it into a "
+                f"connection of the type 'poller', and give its conn_id"
+            )
+        if name not in OPTIONS:
+            raise InvalidOption(f"unknown option {name!r}; options are: {', '.join(OPTIONS)}")
+
+
+def plain_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given, as JSON."""
+    plain: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        if isinstance(value, timedelta):
+            value = value.total_seconds()  # noqa: PLW2901 - as JSON has it
+        elif isinstance(value, tuple | set | frozenset):
+            value = list(value)  # noqa: PLW2901
+        plain[name] = value
+    return plain
+
+
+def plain_url(url: Any) -> Any:
+    """A URL or path as text; what stands for one, such as another task's output, as it is."""
+    if isinstance(url, Url):
+        return str(url)
+    return os.fspath(url) if isinstance(url, os.PathLike) else url
+
+
+def plain(event: Event) -> dict[str, Any]:
+    """An event in JSON types, for XComs: what :meth:`poller_core.Event.to_dict` gives, and besides
+
+    ``path``: of a file, what to open; None if its name is not UTF-8, as JSON can't hold it then
+    (``os.fspath(Event.from_dict(event).subject)`` does); ``container`` and ``name`` of an object.
+    """
+    raw = event.to_dict()
+    subject = event.subject
+    if isinstance(subject, Url) and subject.scheme == "file":
+        path = os.fspath(subject)
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raw["path"] = None
+        else:
+            raw["path"] = path
+    elif event.container is not None:
+        raw["container"], raw["name"] = event.container, event.name
+    return raw
+
+
+def report(log: Any, poller: Any) -> None:
+    """Tell how the target is, for who reads the task's log."""
+    try:
+        status = poller.status()
+    except PollerError as error:
+        log.warning("its state can't be told: %s", error)
+        return
+    took = "" if status.look_seconds is None else f", which took {status.look_seconds:.3f} s"
+    looked = "never" if status.last_look is None else f"{status.last_look:%Y-%m-%d %H:%M:%S} UTC{took}"
+    log.info("Watched: %s; entries: %s; last look: %s", status.url, f"{status.entries:,}", looked)
+    if status.error:
+        log.warning("%s can't be looked at: %s", status.url, status.error)
+    if status.gaps:
+        log.warning(
+            "%s: %d part(s) can't be listed: %s", status.url, status.gaps, "; ".join(status.errors[:3])
+        )
+
+
+def report_claim(log: Any, token: str, events: list[Event]) -> None:
+    """Tell which events a run has claimed."""
+    log.info("Claimed %d event(s) for %r: seq %d to %d", len(events), token, events[0].seq, events[-1].seq)
+    for event in events[:_SHOWN]:
+        log.info("  %s %s", event.event, event.subject)
+    if len(events) > _SHOWN:
+        log.info("  … and %d more", len(events) - _SHOWN)
+
+
+@contextlib.contextmanager
+def as_airflow_has_it() -> Iterator[None]:
+    """Errors as Airflow knows them: what a retry can't mend fails the task at once."""
+    try:
+        yield
+    except FINAL as error:
+        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+    except PollerError as error:
+        raise AirflowException(f"{type(error).__name__}: {error}") from error
