@@ -11,7 +11,7 @@ export VENV PYTHON
 BIN := $(VENV)/bin
 
 # What the checks look at: all Python there is, without naming what is not there yet.
-CODE := $(wildcard poller_core tests benchmarks demo)
+CODE := $(wildcard poller_core integrations dags_examples tests benchmarks demo)
 
 # More for pytest, as in: make test ARGS="-k claim -x"
 ARGS ?=

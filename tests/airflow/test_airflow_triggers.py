@@ -1,0 +1,247 @@
+"""The triggers alone, in one event loop as the triggerer has it, with the real pollers below them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException
+from poller_airflow import PollerEventTrigger, PollerSensor, PollerTrigger, poller_asset
+from poller_airflow.assets import trigger_of
+
+from poller_core import FilePoller, InvalidOption, InvalidUrl, make_poller
+from poller_core.backends.filesystem import FileSystem
+from tests.airflow.test_airflow_sensors import put
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Path:
+    folder = tmp_path / "box"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/state.db"
+
+
+async def first(trigger: Any, seconds: float = 20) -> dict[str, Any]:
+    """What a trigger fires first."""
+    async with contextlib.aclosing(trigger.run()) as events:
+        event = await asyncio.wait_for(anext(events), seconds)
+        payload: dict[str, Any] = event.payload
+        return payload
+
+
+async def test_fires_for_what_waits_already(box: Path, state: str) -> None:
+    with FilePoller(box, state=state, consumer="c"):
+        pass
+    put(box / "a")
+    for _ in range(2):  # it takes nothing
+        assert await first(PollerTrigger(str(box), "c", state=state)) == {
+            "status": "waiting",
+            "count": 1,
+            "after": 0,
+            "to": 1,
+        }
+
+
+async def test_fires_again_until_it_is_taken(box: Path, state: str) -> None:
+    trigger = PollerEventTrigger(
+        str(box), "c", state=state, poke_interval=0.05, remind=0.3, existing="report"
+    )
+    put(box / "a")
+    events = trigger.run()
+    seen = [(await asyncio.wait_for(anext(events), 20)).payload for _ in range(3)]
+    assert seen == [{"url": str(box), "consumer": "c", "count": 1, "after": 0, "to": 1}] * 3
+    assert json.loads(json.dumps(seen)) == seen
+    with make_poller(box, state=state, consumer="c") as poller:
+        poller.claim("run")
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(anext(events), 1.5)
+    await events.aclose()
+
+
+async def test_error_that_no_retry_mends_fails_the_task(box: Path, state: str) -> None:
+    told = await first(PollerTrigger(str(box), "c", state=state, existing="perhaps"))
+    assert told["status"] == "error"
+    assert told["error"].startswith("InvalidOption: ")
+
+
+async def test_event_trigger_never_ends(box: Path, state: str, caplog: pytest.LogCaptureFixture) -> None:
+    trigger = PollerEventTrigger("gopher://example.org/x", "c", state=state)
+    with pytest.raises(asyncio.TimeoutError):
+        await first(trigger, 1.5)
+
+
+async def test_hundred_triggers_cost_one_listing_an_interval(
+    box: Path, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without inotify, so that there is something to count."""
+    put(box / "a")
+    lists = 0
+    real = os.listdir
+
+    def counted(path: Any = ".") -> Any:
+        nonlocal lists
+        lists += 1
+        return real(path)
+
+    monkeypatch.setattr("poller_core.local._must_deliver", _refuse)
+    monkeypatch.setattr("poller_core.backends.file.FileSystem", lambda: FileSystem(listdir=counted))
+    triggers = [
+        PollerTrigger(str(box), f"c{number}", state=state, poke_interval=1.0) for number in range(100)
+    ]
+    waiting = [asyncio.ensure_future(first(trigger, 60)) for trigger in triggers]
+    await asyncio.sleep(5)  # all of them are open by then
+    before = lists
+    await asyncio.sleep(5)
+    assert 3 <= lists - before <= 8
+    assert not any(task.done() for task in waiting)
+    put(box / "b")
+    assert [told["count"] for told in await asyncio.gather(*waiting)] == [1] * 100
+
+
+def _refuse(url: Any) -> None:
+    from poller_core import PollerRefused
+
+    raise PollerRefused("made up: as on a network's file system")
+
+
+async def test_cancelled_while_it_opens_leaves_nothing_open(
+    box: Path, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, closed, go = threading.Event(), threading.Event(), threading.Event()
+    real = FilePoller.__init__
+    real_close = FilePoller.close
+
+    def slow(self: Any, *args: Any, **options: Any) -> None:
+        opened.set()
+        go.wait(20)
+        real(self, *args, **options)
+
+    def close(self: Any) -> None:
+        real_close(self)
+        closed.set()
+
+    monkeypatch.setattr(FilePoller, "__init__", slow)
+    monkeypatch.setattr(FilePoller, "close", close)
+    task = asyncio.ensure_future(first(PollerTrigger(str(box), "c", state=state)))
+    await asyncio.to_thread(opened.wait, 20)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    go.set()
+    assert await asyncio.to_thread(closed.wait, 20)
+
+
+def test_only_stores_its_arguments() -> None:
+    """Whatever they are: a trigger that raises when it is made takes the whole triggerer with it."""
+    for arguments in (
+        {"url": None},
+        {"url": "swift://a+b:c@host?x"},
+        {"url": 1, "consumer": 2, "nonsense": object()},
+    ):
+        PollerTrigger(**arguments)
+        PollerEventTrigger(**arguments)
+
+
+def test_arguments_come_back(box: Path) -> None:
+    given = {
+        "url": str(box),
+        "consumer": "c",
+        "conn_id": "store",
+        "state": "sqlite:////tmp/x.db",
+        "poke_interval": 3.0,
+        "remind": 9.0,
+        "limit": None,
+        "batch_for": 1.5,
+        "recurse": True,
+        "include": ["*.csv"],
+    }
+    for kind in (PollerTrigger, PollerEventTrigger):
+        path, kwargs = kind(**given).serialize()
+        assert path == f"poller_airflow.triggers.{kind.__name__}"
+        assert json.loads(json.dumps(kwargs)) == given
+        assert kind(**kwargs).serialize() == (path, kwargs)
+
+
+SECRETS = [
+    {"url": "swift://alice+demo:wonderland-17@keystone.example.org/v3?box"},
+    {"url": "swift://alice+demo:{{ conn.x.password }}wonderland-17@host?box"},
+    {"url": "/data", "state": "postgresql+psycopg://poller:wonderland-17@db/poller"},
+]
+
+
+@pytest.mark.parametrize("arguments", SECRETS)
+def test_secret_is_refused(arguments: dict[str, Any]) -> None:
+    for make in (
+        lambda: PollerSensor(task_id="wait", **arguments),
+        lambda: PollerTrigger(consumer="c", **arguments).serialize(),
+        lambda: PollerEventTrigger(consumer="c", **arguments).serialize(),
+        lambda: poller_asset("inbox", **arguments),
+    ):
+        with pytest.raises((InvalidUrl, InvalidOption), match="connection") as caught:
+            make()
+        assert "wonderland" not in str(caught.value)
+
+
+def test_credentials_are_refused() -> None:
+    with pytest.raises(InvalidOption, match=r"credentials=… holds a secret"):
+        poller_asset("inbox", "swift://host?box", credentials={"password": "wonderland-17"})
+    with pytest.raises(InvalidOption, match=r"unknown option 'recurze'"):
+        poller_asset("inbox", "/data", recurze=True)
+    with pytest.raises(InvalidOption, match=r"needs consumer="):
+        PollerEventTrigger("/data").serialize()
+    with pytest.raises(InvalidOption, match=r"is not watched by a poller"):
+        trigger_of("inbox")
+
+
+def test_provider_is_shown_whole_and_without_a_warning(tmp_path: Path) -> None:
+    env = {**os.environ, "AIRFLOW_HOME": str(tmp_path)}
+
+    def airflow(*args: str) -> str:
+        done = subprocess.run(
+            [str(Path(sys.executable).with_name("airflow")), *args],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        for word in ("poller", "Poller"):
+            assert word not in done.stderr
+        return done.stdout
+
+    info = json.loads(airflow("providers", "get", "poller-core", "--full", "-o", "json"))[0]
+    assert info["provider_info"]["connection-types"] if "provider_info" in info else info
+    assert "poller" in airflow("providers", "hooks", "-o", "json")
+    assert "poller_airflow.triggers" in airflow("providers", "triggers", "-o", "json")
+    assert "poller_airflow.queues.PollerMessageQueueProvider" in airflow("providers", "queues", "-o", "json")
+    assert "poller_airflow.links.DispatchedRunsLink" in airflow("providers", "links", "-o", "json")
+    assert (
+        airflow("config", "get-value", "poller", "state").strip() == f"sqlite:///{tmp_path}/poller/state.db"
+    )
+
+
+def test_error_of_airflow_itself() -> None:
+    """What the sensor raises is what Airflow counts as a failure that may be retried, or may not."""
+    from airflow.providers.common.compat.sdk import AirflowFailException
+    from poller_airflow.watching import as_airflow_has_it
+
+    from poller_core import TargetNotFound
+
+    with pytest.raises(AirflowFailException, match=r"^InvalidUrl: what$"), as_airflow_has_it():
+        raise InvalidUrl("what")
+    with pytest.raises(AirflowException, match=r"^TargetNotFound: what$") as caught, as_airflow_has_it():
+        raise TargetNotFound("what")
+    assert not isinstance(caught.value, AirflowFailException)

@@ -1,0 +1,331 @@
+"""A real Airflow on loopback: API server, scheduler, DAG processor and triggerers, each a process of its own.
+
+Used by the tests, the benchmarks and the demo. Everything lies below one directory, nothing of the
+user's Airflow is read or touched, and every process that is started is ended, by its id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import requests
+
+__all__ = ["AirflowHost", "HostError"]
+
+_COMPONENTS = {
+    "api-server": ["api-server"],
+    "scheduler": ["scheduler", "--skip-serve-logs"],
+    "dag-processor": ["dag-processor"],
+    "triggerer": ["triggerer", "--skip-serve-logs"],
+}
+
+
+class HostError(RuntimeError):
+    """A service of Airflow did not do what it should."""
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class AirflowHost:
+    """Airflow's four services.
+
+    :param home: an empty directory for everything.
+    :param dags: the folder of DAGs.
+    :param database: where Airflow keeps its metadata; the default is SQLite, in ``home``.
+    :param settings: more of Airflow's settings, as ``{"CORE__PARALLELISM": "4"}``.
+    :param environ: more variables for all services.
+    :param say: called with a line whenever something was done.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        dags: Path,
+        *,
+        database: str | None = None,
+        settings: Mapping[str, str] | None = None,
+        environ: Mapping[str, str] | None = None,
+        port: int | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.home = home
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.logs = home / "service-logs"
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self._say = say
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._token = ""
+        self._http = requests.Session()
+        self._http.trust_env = False
+        secret = secrets.token_hex(32)
+        chosen = {
+            "CORE__DAGS_FOLDER": str(dags),
+            "CORE__LOAD_EXAMPLES": "False",
+            "CORE__EXECUTOR": "LocalExecutor",
+            "CORE__PARALLELISM": "8",
+            "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "CORE__TEST_CONNECTION": "Enabled",
+            "CORE__FERNET_KEY": "",
+            "DATABASE__SQL_ALCHEMY_CONN": database or f"sqlite:///{home}/airflow.db",
+            "API__HOST": "127.0.0.1",
+            "API__PORT": str(self.port),
+            "API__BASE_URL": self.url,
+            "API__WORKERS": "1",
+            # All four must agree on these.
+            "API_AUTH__JWT_SECRET": secret,
+            "API__SECRET_KEY": secret,
+            # A task that defers or ends is noticed within a second, instead of five.
+            "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+            "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
+            # A DAG that is unpaused has its assets watched when it is next read.
+            "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3",
+            "USAGE_DATA_COLLECTION__ENABLED": "False",
+            **(settings or {}),
+        }
+        self.env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")},
+            "AIRFLOW_HOME": str(home),
+            "NO_PROXY": "127.0.0.1,localhost",
+            "no_proxy": "127.0.0.1,localhost",
+            **{f"AIRFLOW__{name}": value for name, value in chosen.items()},
+            **(environ or {}),
+        }
+
+    # -- starting and stopping -------------------------------------------------
+
+    def command(
+        self, *args: str, timeout: float = 300, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``airflow …`` to its end."""
+        done = subprocess.run(
+            [*_airflow(), *args], env=self.env, capture_output=True, text=True, timeout=timeout, check=False
+        )
+        if check and done.returncode:
+            raise HostError(f"airflow {' '.join(args)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+        return done
+
+    def start(self, name: str, component: str | None = None) -> int:
+        """Start a service; its process id.
+
+        :param name: what to call it.
+        :param component: what it is, if not what it is called: for a second one.
+        """
+        with open(self.logs / f"{name}.log", "ab") as log:
+            process = subprocess.Popen(
+                [*_airflow(), *_COMPONENTS[component or name]],
+                env=self.env,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self._running[name] = process
+        return process.pid
+
+    def up(self, timeout: float = 240) -> AirflowHost:
+        """Make the database and start all four; returns when all say that they are well."""
+        try:
+            self._say("making the metadata database")
+            self.command("db", "migrate")
+            for name in _COMPONENTS:
+                self._say(f"starting the {name}")
+                self.start(name)
+            self.until("all four services to be well", self.healthy, timeout)
+        except BaseException:
+            self.down()
+            raise
+        return self
+
+    def healthy(self) -> bool:
+        """Whether all four services are there."""
+        for name, process in self._running.items():
+            if process.poll() is not None:
+                raise HostError(f"the {name} ended with {process.returncode}:\n{self.log(name)[-3000:]}")
+        health = self._http.get(f"{self.url}/api/v2/monitor/health", timeout=10).json()
+        services = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+        return all(health[name]["status"] == "healthy" for name in services)
+
+    def kill(self, name: str) -> None:
+        """End a service at once, as a crash would: no goodbye to anybody."""
+        process = self._running.pop(name)
+        self._signal(process, signal.SIGKILL)
+        process.wait(10)
+
+    def pid(self, name: str) -> int:
+        """The process id of a service."""
+        return self._running[name].pid
+
+    def down(self) -> None:
+        """Stop everything."""
+        running, self._running = dict(self._running), {}
+        for process in running.values():
+            self._signal(process, signal.SIGTERM)
+        end = time.monotonic() + 15
+        for process in running.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.1, end - time.monotonic()))
+            # Also what it left behind: the group is its own.
+            self._signal(process, signal.SIGKILL)
+            process.wait(10)
+        self._http.close()
+
+    @staticmethod
+    def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+
+    def __enter__(self) -> AirflowHost:
+        return self.up()
+
+    def __exit__(self, *_: object) -> None:
+        self.down()
+
+    # -- what it says ------------------------------------------------------------
+
+    def log(self, name: str) -> str:
+        """What a service wrote so far."""
+        return (self.logs / f"{name}.log").read_text(errors="replace")
+
+    def ask(self, method: str, path: str, **options: Any) -> Any:
+        """One request to the REST API, ``/api/v2`` being understood; JSON.
+
+        :raises HostError: for any status but 2xx.
+        """
+        for _ in range(2):
+            if not self._token:
+                self._token = self._http.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
+            answer = self._http.request(
+                method,
+                f"{self.url}/api/v2/{path}",
+                headers={"Authorization": f"Bearer {self._token}"},
+                timeout=60,
+                **options,
+            )
+            if answer.status_code != 401:
+                break
+            self._token = ""
+        if not answer.ok:
+            raise HostError(f"{method} {path}: {answer.status_code} {answer.text[:2000]}")
+        return answer.json() if answer.content else None
+
+    def get(self, path: str, **params: Any) -> Any:
+        """A GET."""
+        return self.ask("GET", path, params=params)
+
+    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None, run_id: str | None = None) -> str:
+        """Make a run; its id."""
+        body = {"logical_date": None, "conf": dict(conf or {})}
+        if run_id is not None:
+            body["dag_run_id"] = run_id
+        return str(self.ask("POST", f"dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
+
+    def pause(self, dag_id: str, paused: bool = True) -> None:
+        """Pause a DAG, or let it go on."""
+        self.ask("PATCH", f"dags/{dag_id}", json={"is_paused": paused})
+
+    def runs(self, dag_id: str) -> list[dict[str, Any]]:
+        """All runs of a DAG."""
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self.get(f"dags/{dag_id}/dagRuns", limit=100, offset=len(found))
+            found += page["dag_runs"]
+            if not page["dag_runs"] or len(found) >= page["total_entries"]:
+                return found
+
+    def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """One run."""
+        return dict(self.get(f"dags/{dag_id}/dagRuns/{run_id}"))
+
+    def task(self, dag_id: str, run_id: str, task_id: str, index: int = -1) -> dict[str, Any]:
+        """One task of a run."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}" + (f"/{index}" if index >= 0 else "")
+        return dict(self.get(path))
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, index: int = -1) -> Any:
+        """What a task returned."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
+        return self.get(path, deserialize="true", map_index=index)["value"]
+
+    def task_log(self, dag_id: str, run_id: str, task_id: str, index: int = -1) -> str:
+        """A task's log, of all its tries, as text."""
+        tries = self.task(dag_id, run_id, task_id, index)["try_number"]
+        texts = []
+        for number in range(1, tries + 1):
+            path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{number}"
+            with contextlib.suppress(HostError):
+                content = self.get(path, full_content="true", map_index=index)["content"]
+                texts += [_line(one) for one in content]
+        return "\n".join(texts)
+
+    def until(self, what: str, condition: Callable[[], Any], timeout: float = 120) -> Any:
+        """Wait for something to be so; what the condition gave.
+
+        :raises HostError: if it is not so in time.
+        """
+        end, last = time.monotonic() + timeout, None
+        while time.monotonic() < end:
+            try:
+                found = condition()
+                if found:
+                    return found
+            except (requests.RequestException, HostError, KeyError, IndexError) as error:
+                last = error
+                if isinstance(error, HostError) and "ended with" in str(error):
+                    raise
+            time.sleep(0.3)
+        raise HostError(f"waited {timeout:.0f} s for {what} ({last!r}); see {self.logs}")
+
+    def finished(self, dag_id: str, run_id: str, timeout: float = 120) -> str:
+        """Wait for a run to end; its state."""
+        states = ("success", "failed")
+
+        def ended() -> str | None:
+            state = self.run(dag_id, run_id)["state"]
+            return state if state in states else None
+
+        return str(self.until(f"run {run_id} of {dag_id} to end", ended, timeout))
+
+    def state_of(self, dag_id: str, run_id: str, task_id: str, *states: str, timeout: float = 90) -> str:
+        """Wait for a task to be in one of these states; which one."""
+        return str(
+            self.until(
+                f"task {task_id} of {run_id} to be {' or '.join(states)}",
+                lambda: next(
+                    (state for state in [self.task(dag_id, run_id, task_id)["state"]] if state in states),
+                    None,
+                ),
+                timeout,
+            )
+        )
+
+
+def _line(one: Any) -> str:
+    """A line of a task's log, with the error that may hang on it."""
+    if not isinstance(one, dict):
+        return str(one)
+    errors = [f"{error.get('exc_type')}: {error.get('exc_value')}" for error in one.get("error_detail") or []]
+    return "\n".join([one.get("event") or "", *errors])
+
+
+def _airflow() -> list[str]:
+    """Airflow of the interpreter that runs this."""
+    beside = Path(sys.executable).with_name("airflow")
+    return [str(beside)] if beside.exists() else [shutil.which("airflow") or "airflow"]
