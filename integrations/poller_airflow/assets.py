@@ -17,8 +17,9 @@ from airflow.sdk import Asset, AssetWatcher
 
 from poller_core import InvalidOption
 
+from .secrets import refuse_secrets
 from .triggers import PollerEventTrigger
-from .watching import plain_options, refuse_secrets
+from .watching import plain_options
 
 __all__ = ["poller_asset", "trigger_of"]
 

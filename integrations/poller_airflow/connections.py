@@ -9,9 +9,10 @@ Not guaranteed: that the credentials are right; the hook's *Test* tells.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from poller_core import InvalidOption
 
@@ -98,12 +99,13 @@ def _number(conn_id: str, name: str, kind: type, value: object) -> float | int:
 
 
 def _address(connection: Any) -> str | None:
-    """Where Keystone is."""
-    host = connection.host
+    """Where Keystone is: what the host says, completed by port and path."""
+    host = (connection.host or "").rstrip("/")
     if not host:
         return None
-    if "://" in host:
-        return str(host)
-    port = f":{connection.port}" if connection.port else ""
-    path = quote((connection.schema or "").strip("/"), safe="/")
-    return f"https://{host}{port}" + (f"/{path}" if path else "")
+    parts = urlsplit(host if "://" in host else f"https://{host}")
+    place = parts.netloc
+    if connection.port and not re.search(r":\d+$", place):
+        place += f":{connection.port}"
+    path = parts.path or quote("/" + (connection.schema or "").strip("/"))
+    return urlunsplit((parts.scheme, place, path.rstrip("/"), "", ""))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException, BaseOperator
 
@@ -18,14 +18,15 @@ from poller_core import Event, InvalidOption
 
 from .assets import trigger_of
 from .links import DispatchedRunsLink
+from .secrets import refuse_secrets
 from .settings import claim_token, consumer_of
 from .watching import (
+    JOURNAL_ONLY,
     Watching,
     as_airflow_has_it,
     plain,
     plain_options,
     plain_url,
-    refuse_secrets,
     report,
     report_claim,
 )
@@ -47,8 +48,8 @@ class PollerBatchOperator(BaseOperator):
     :param state: where the state is (templated).
     :param limit: how many events a run takes at most; None: all that wait. The default is the asset's, or
         1000.
-    :param max_age: a look that some process had so many seconds ago is good enough; the triggerer looks all
-        the time. The default is the asset's ``poke_interval``, or 30.
+    :param max_age: if nothing waits, look at the target, unless some process did so less than this many
+        seconds ago. The default is the asset's ``poke_interval``, or 30.
     :param skip_when_empty: skip when nothing waits (True), or return an empty list.
     :param options: for ``url``: the options of ``poller_core.make_poller``.
     :raises InvalidUrl, InvalidOption: if there is a secret in an argument; give ``conn_id``.
@@ -65,7 +66,7 @@ class PollerBatchOperator(BaseOperator):
         consumer: str | None = None,
         conn_id: str | None = None,
         state: str | None = None,
-        limit: int | str | None = "default",
+        limit: int | Literal["default"] | None = "default",
         max_age: float | None = None,
         skip_when_empty: bool = True,
         options: Mapping[str, Any] | None = None,
@@ -79,17 +80,23 @@ class PollerBatchOperator(BaseOperator):
             url, consumer = trigger.url, consumer or trigger.consumer
             conn_id, state = conn_id or trigger.conn_id, state or trigger.state
             options = {**trigger.options, **(options or {})}
-            limit = trigger.limit if limit == "default" else limit
+            limit = trigger.limit if isinstance(limit, str) else limit
             max_age = trigger.poke_interval if max_age is None else max_age
         refuse_secrets(url, state, options)
         self.url = plain_url(url)
         self.consumer = consumer
         self.conn_id = conn_id
         self.state = state
-        self.limit = 1000 if limit == "default" else limit
+        self.limit = 1000 if isinstance(limit, str) else limit
         self.max_age = 30.0 if max_age is None else max_age
         self.skip_when_empty = skip_when_empty
         self.options = plain_options(options or {})
+
+    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
+        """Render templates, and refuse what they have become before Airflow stores that."""
+        super().render_template_fields(context, jinja_env)
+        with as_airflow_has_it():
+            refuse_secrets(self.url, self.state)
 
     def claimed(self, context: Any) -> list[Event]:
         """The events of this run.
@@ -100,7 +107,9 @@ class PollerBatchOperator(BaseOperator):
         token = claim_token(context)
         watching = Watching(self.url, consumer, self.conn_id, self.state, self.options)
         with as_airflow_has_it(), watching.open() as poller:
-            events = list(poller.claim(token, self.limit, max_age=self.max_age))
+            # Whoever woke this run has looked, so its events are in the journal. A run by hand may have to.
+            claim = poller.claim(token, self.limit, max_age=JOURNAL_ONLY)
+            events = list(claim or poller.claim(token, self.limit, max_age=self.max_age))
             report(self.log, poller)
         if events:
             report_claim(self.log, token, events)

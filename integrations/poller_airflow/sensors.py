@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -27,7 +27,8 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from .settings import claim_token, consumer_of
+from .secrets import refuse_secrets
+from .settings import claim_token, consumer_of, handover
 from .triggers import PollerTrigger
 from .watching import (
     JOURNAL_ONLY,
@@ -36,7 +37,6 @@ from .watching import (
     plain,
     plain_options,
     plain_url,
-    refuse_secrets,
     report,
     report_claim,
 )
@@ -62,9 +62,11 @@ class PollerSensor(BaseSensorOperator):
         default is Airflow's ``[operators] default_deferrable``.
     :param state: where the state is; the default is the connection's, then ``[poller] state`` (templated).
     :param recurse, events, include, exclude, default_exclude, settle, follow_symlinks, directories, metadata,
-        fingerprint, existing, start, full_every, cloud, region, interface: see ``poller_core.make_poller``.
+        fingerprint, existing, start, full_every, cloud, region, interface, cacert, insecure: see
+        ``poller_core.make_poller``.
         By default a new consumer is given what comes from now on; ``existing="report"`` gives it what is
         there already, too. ``url``, ``include`` and ``exclude`` are templated.
+    :param options: more options, for a poller that somebody else has registered; plain JSON.
     :raises InvalidUrl, InvalidOption: if there is a secret in an argument; give ``conn_id``.
 
     Of the sensor's usual parameters, ``poke_interval`` says how often a target is looked at that can't be
@@ -100,10 +102,13 @@ class PollerSensor(BaseSensorOperator):
         cloud: str | None = None,
         region: str | None = None,
         interface: str | None = None,
+        cacert: str | os.PathLike[str] | None = None,
+        insecure: bool | None = None,
+        options: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        refuse_secrets(url, state)
+        refuse_secrets(url, state, options)
         self.url = plain_url(url)
         self.conn_id = conn_id
         self.consumer = consumer
@@ -129,6 +134,9 @@ class PollerSensor(BaseSensorOperator):
                 "cloud": cloud,
                 "region": region,
                 "interface": interface,
+                "cacert": cacert,
+                "insecure": insecure,
+                **(options or {}),
             }
         )
         self._poller: Any = None
@@ -167,6 +175,12 @@ class PollerSensor(BaseSensorOperator):
             else:
                 self.log.info("Nothing waits for consumer %r", poller.consumer)
             return [plain(event) for event in events]
+
+    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
+        """Render templates, and refuse what they have become before Airflow stores that."""
+        super().render_template_fields(context, jinja_env)
+        with as_airflow_has_it():
+            refuse_secrets(self.url, self.state)
 
     # -- the sensor ----------------------------------------------------------
 
@@ -219,6 +233,7 @@ class PollerSensor(BaseSensorOperator):
             **watching.options,
         )
         left = max(0.0, deadline - time.time())
+        trigger.hold = min(handover(), left / 2)
         self.defer(
             trigger=trigger,
             method_name="execute_complete",

@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import conf
 
 from .provider import RETENTION, RETENTION_UNREAD
 
-__all__ = ["Settings", "claim_token", "consumer_of", "settings"]
+__all__ = ["Settings", "claim_token", "consumer_of", "handover", "prepare", "settings"]
 
 #: The section of Airflow's configuration.
 SECTION = "poller"
@@ -49,6 +49,16 @@ def prepare(state: str) -> None:
     """Make the directory of an SQLite state, for its owner only."""
     if state.startswith("sqlite:///"):
         Path(state.removeprefix("sqlite:///")).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def handover() -> float:
+    """How long Airflow may take to notice that a task has deferred itself, seconds.
+
+    A task that is resumed before that can fail with "Executor reported that the task instance finished with
+    state success" (apache/airflow issue 72716): its worker's supervisor looks for the end of its process
+    every ``[workers] min_heartbeat_interval`` seconds, and the scheduler hears of it a moment later.
+    """
+    return float(conf.getfloat("workers", "min_heartbeat_interval", fallback=5.0)) + 1.0
 
 
 def consumer_of(context: Any) -> str:

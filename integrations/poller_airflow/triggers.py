@@ -21,15 +21,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
 from poller_core import InvalidOption, PollerError, Waiting
 
-from .watching import FINAL, Watching, plain_options, plain_url, refuse_secrets
+from .secrets import refuse_secrets
+from .watching import FINAL, Watching, plain_options, plain_url
 
 __all__ = ["PollerEventTrigger", "PollerTrigger"]
 
@@ -100,7 +102,7 @@ class _Trigger(BaseTrigger):
             )
         return (f"{type(self).__module__}.{type(self).__qualname__}", self.arguments())
 
-    async def _wakeups(self) -> AsyncIterator[Waiting | PollerError]:
+    async def _wakeups(self) -> AsyncGenerator[Waiting | PollerError, None]:
         """Wake-ups for ever. An error that trying again can't mend is given, and tried again all the same."""
         watching = Watching(self.url, self.consumer, self.conn_id, self.state, self.options)
         failures = 0
@@ -140,6 +142,10 @@ class _Trigger(BaseTrigger):
                 self.log.warning("%s; trying again in %.0f s", error, pause)
                 if final:
                     yield error
+            except AirflowException as error:
+                failures += 1
+                pause = _pause(failures, _LONGEST_PAUSE)
+                self.log.warning("%s; trying again in %.0f s", error, pause)  # such as a missing connection
             except Exception:
                 failures += 1
                 pause = _pause(failures, _LONGEST_PAUSE)
@@ -176,13 +182,26 @@ class PollerTrigger(_Trigger):
     :param remind: seconds until it is told again that something waits (60).
     :param limit: count no further than this; None: all (1000).
     :param batch_for: seconds to go on collecting after the first event (0).
+    :param hold: seconds before which it does not fire, so that Airflow is done with having deferred the
+        task (0; the sensor gives what Airflow needs).
     :param options: the options of ``poller_core.make_poller``.
     """
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
+    def __init__(self, url: str, consumer: str = "", *, hold: float = 0.0, **arguments: Any) -> None:
+        super().__init__(url, consumer, **arguments)
+        self.hold = hold
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments, as plain JSON, without those that were left out."""
+        return {**super().arguments(), "hold": self.hold}
+
+    async def run(self) -> AsyncGenerator[TriggerEvent, None]:
         """Wait, and fire once."""
-        async with contextlib.aclosing(self._wakeups()) as wakeups:  # type: ignore[type-var]
+        loop = asyncio.get_running_loop()
+        ready = loop.time() + self.hold
+        async with contextlib.aclosing(self._wakeups()) as wakeups:
             async for waiting in wakeups:
+                await asyncio.sleep(max(0.0, ready - loop.time()))
                 if isinstance(waiting, PollerError):
                     yield TriggerEvent({"status": "error", "error": f"{type(waiting).__name__}: {waiting}"})
                 else:
@@ -198,9 +217,9 @@ class PollerEventTrigger(_Trigger, BaseEventTrigger):
     :class:`PollerTrigger`; ``consumer`` has to be given.
     """
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
+    async def run(self) -> AsyncGenerator[TriggerEvent, None]:
         """Fire whenever there is something to do, for ever."""
-        async with contextlib.aclosing(self._wakeups()) as wakeups:  # type: ignore[type-var]
+        async with contextlib.aclosing(self._wakeups()) as wakeups:
             async for waiting in wakeups:
                 if isinstance(waiting, PollerError):
                     continue  # logged; Airflow would start it again at once

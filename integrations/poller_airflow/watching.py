@@ -1,7 +1,7 @@
-"""What a sensor, trigger or operator watches: checked arguments, and the poller made of them.
+"""What a sensor, trigger or operator watches, the poller made of it, and what is told of that.
 
-Guarantees: an argument that holds a secret is refused before Airflow stores it,
-with the connection to make instead; what remains is plain JSON.
+Guarantees: what goes to Airflow is plain JSON; what Airflow's connections and configuration
+say goes to the poller, and nowhere else.
 
 Not guaranteed: that the target is there; opening it tells.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -23,6 +22,7 @@ from poller_core import (
     Event,
     InvalidOption,
     InvalidUrl,
+    ListingPoller,
     NoPoller,
     OffsetTooOld,
     PollerError,
@@ -33,18 +33,17 @@ from poller_core import (
 )
 
 from .connections import poller_options
+from .secrets import refuse_secrets
 from .settings import prepare, settings
 
 __all__ = [
     "FINAL",
     "JOURNAL_ONLY",
-    "OPTIONS",
     "Watching",
     "as_airflow_has_it",
     "plain",
     "plain_options",
     "plain_url",
-    "refuse_secrets",
     "report",
     "report_claim",
 ]
@@ -54,29 +53,6 @@ FINAL = (InvalidOption, InvalidUrl, NoPoller, OffsetTooOld, StateNewer, UnknownS
 #: Take what the journal has, without looking: whoever says so knows that somebody else looks.
 JOURNAL_ONLY = math.inf
 
-#: The options of ``make_poller`` that a DAG may give; all are plain JSON.
-OPTIONS = (
-    "recurse",
-    "events",
-    "include",
-    "exclude",
-    "default_exclude",
-    "settle",
-    "follow_symlinks",
-    "directories",
-    "metadata",
-    "fingerprint",
-    "existing",
-    "start",
-    "full_every",
-    "cloud",
-    "region",
-    "interface",
-)
-#: Options that carry a secret, and so come from a connection only.
-_SECRET = ("credentials", "session", "auth", "password", "username", "token")
-#: User and password, also of a URL that is a template yet, or malformed.
-_PASSWORD = re.compile(r"//(?:\{\{.*?\}\}|[^/?#@:])*:(?:\{\{.*?\}\}|[^/?#@])*@")
 _SHOWN = 20
 
 
@@ -90,7 +66,7 @@ class Watching:
     state: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def open(self) -> Any:
+    def open(self) -> ListingPoller:
         """Make the poller; blocks.
 
         :raises PollerError: for whatever stands in the way.
@@ -101,26 +77,33 @@ class Watching:
         """What the connection says, without blocking the loop."""
         return {} if self.conn_id is None else _of(await BaseHook.aget_connection(self.conn_id))
 
-    def open_with(self, connection: Mapping[str, Any]) -> Any:
+    def open_with(self, connection: Mapping[str, Any]) -> ListingPoller:
         """As :meth:`open`, with what :meth:`connection` gave."""
         return self._make(connection)
 
-    def _make(self, connection: Mapping[str, Any]) -> Any:
+    def _make(self, connection: Mapping[str, Any]) -> ListingPoller:
         refuse_secrets(self.url, self.state, self.options)
         usual = settings()
-        options = {**connection, **self.options}
         url = Url(self.url)
+        options = dict(connection)
+        state = self.state or options.pop("state", None) or usual.state
         if url.scheme == "file":
-            # A connection for containers may be given for its state alone.
-            options = {name: value for name, value in options.items() if name in OPTIONS or name == "state"}
-        options["state"] = self.state or options.get("state") or usual.state
-        prepare(options["state"])
-        return make_poller(
+            options = {}  # a connection for containers may be given for its state alone
+        prepare(state)
+        poller = make_poller(
             url,
             consumer=self.consumer,
+            state=state,
             retention=usual.retention,
             retention_unread=usual.retention_unread,
-            **options,
+            **{**options, **self.options},
+        )
+        if isinstance(poller, ListingPoller):
+            return poller
+        poller.close()
+        raise NoPoller(
+            f"{type(poller).__name__}, which is registered for {url.scheme!r} URLs, has no journal from "
+            f"which a run could claim its events; expected one derived from poller_core.ListingPoller"
         )
 
 
@@ -131,35 +114,6 @@ def _of(connection: Any) -> dict[str, Any]:
             f"connection {connection.conn_id!r} is of the type {connection.conn_type!r}; expected 'poller'"
         )
     return poller_options(connection)
-
-
-def refuse_secrets(url: object, state: object = None, options: Mapping[str, Any] | None = None) -> None:
-    """Refuse what would put a secret into Airflow's tables.
-
-    :raises InvalidUrl: if there is a password in the URL.
-    :raises InvalidOption: if there is one elsewhere, or an option is not known.
-    """
-    if _PASSWORD.search(str(url)):
-        shown = _PASSWORD.sub("//", str(url))
-        raise InvalidUrl(
-            f"there is a password in the URL, and Airflow would store it for all to read. Make a connection "
-            f"of the type 'poller' with it (airflow connections add my_store --conn-type poller "
-            f"--conn-login USER --conn-password …), and write url={shown!r}, conn_id='my_store'"
-        )
-    if state is not None and _PASSWORD.search(str(state)):
-        raise InvalidOption(
-            "there is a password in state=…, and Airflow would store it for all to read. Put the database's "
-            "URL into [poller] state of Airflow's configuration, or into the field 'state' of a connection "
-            "of the type 'poller', and give its conn_id"
-        )
-    for name in options or {}:
-        if name in _SECRET:
-            raise InvalidOption(
-                f"{name}=… holds a secret, and Airflow would store it for all to read. Put it into a "
-                f"connection of the type 'poller', and give its conn_id"
-            )
-        if name not in OPTIONS:
-            raise InvalidOption(f"unknown option {name!r}; options are: {', '.join(OPTIONS)}")
 
 
 def plain_options(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,15 +89,15 @@ async def test_hundred_triggers_cost_one_listing_an_interval(
     """Without inotify, so that there is something to count."""
     put(box / "a")
     lists = 0
-    real = os.listdir
+    real = FileSystem.open_dir
 
-    def counted(path: Any = ".") -> Any:
+    def counted(*args: Any) -> int:
         nonlocal lists
         lists += 1
-        return real(path)
+        return real(*args)
 
     monkeypatch.setattr("poller_core.local._must_deliver", _refuse)
-    monkeypatch.setattr("poller_core.backends.file.FileSystem", lambda: FileSystem(listdir=counted))
+    monkeypatch.setattr(FileSystem, "open_dir", counted)
     triggers = [
         PollerTrigger(str(box), f"c{number}", state=state, poke_interval=1.0) for number in range(100)
     ]
@@ -146,17 +146,18 @@ async def test_cancelled_while_it_opens_leaves_nothing_open(
 
 def test_only_stores_its_arguments() -> None:
     """Whatever they are: a trigger that raises when it is made takes the whole triggerer with it."""
-    for arguments in (
+    strange: list[dict[str, Any]] = [
         {"url": None},
         {"url": "swift://a+b:c@host?x"},
         {"url": 1, "consumer": 2, "nonsense": object()},
-    ):
+    ]
+    for arguments in strange:
         PollerTrigger(**arguments)
         PollerEventTrigger(**arguments)
 
 
 def test_arguments_come_back(box: Path) -> None:
-    given = {
+    given: dict[str, Any] = {
         "url": str(box),
         "consumer": "c",
         "conn_id": "store",
@@ -171,7 +172,7 @@ def test_arguments_come_back(box: Path) -> None:
     for kind in (PollerTrigger, PollerEventTrigger):
         path, kwargs = kind(**given).serialize()
         assert path == f"poller_airflow.triggers.{kind.__name__}"
-        assert json.loads(json.dumps(kwargs)) == given
+        assert json.loads(json.dumps(kwargs)) == given | ({"hold": 0.0} if kind is PollerTrigger else {})
         assert kind(**kwargs).serialize() == (path, kwargs)
 
 

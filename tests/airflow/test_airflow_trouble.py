@@ -19,7 +19,7 @@ EXPECTED = {
     "no_connection": "not_made",
     "wrong_type": "InvalidOption: connection 'trouble_fs' is of the type 'fs'; expected 'poller'",
     "unreachable": "TargetError: ",
-    "state_unreadable": "StateUnreadable: ",
+    "state_unreadable": "StateDamaged: ",
 }
 
 

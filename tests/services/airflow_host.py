@@ -6,6 +6,7 @@ user's Airflow is read or touched, and every process that is started is ended, b
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import secrets
@@ -83,7 +84,7 @@ class AirflowHost:
             "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "CORE__TEST_CONNECTION": "Enabled",
-            "CORE__FERNET_KEY": "",
+            "CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "DATABASE__SQL_ALCHEMY_CONN": database or f"sqlite:///{home}/airflow.db",
             "API__HOST": "127.0.0.1",
             "API__PORT": str(self.port),
@@ -232,7 +233,7 @@ class AirflowHost:
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None, run_id: str | None = None) -> str:
         """Make a run; its id."""
-        body = {"logical_date": None, "conf": dict(conf or {})}
+        body: dict[str, Any] = {"logical_date": None, "conf": dict(conf or {})}
         if run_id is not None:
             body["dag_run_id"] = run_id
         return str(self.ask("POST", f"dags/{dag_id}/dagRuns", json=body)["dag_run_id"])

@@ -22,7 +22,7 @@ def inbox(name: str) -> str:
 
 
 @task
-def work(events: list[dict[str, Any]], **context: Any) -> list[str]:
+def work(events: Any, **context: Any) -> list[str]:
     """Writes down who did what; takes a moment for it, as work does."""
     run = context["dag_run"]
     ledger = WORK / "ledgers" / run.dag_id

@@ -16,7 +16,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 @task
-def names(events: list[dict[str, Any]]) -> list[str]:
+def names(events: Any) -> list[str]:
     return [event["key"] for event in events]
 
 
@@ -43,12 +43,17 @@ for way, options in WAYS.items():
                 soft_fail=soft,
                 poke_interval=1,
                 timeout=3,
+                # Airflow itself fails a task now and then that is resumed at once; a time-out is not retried.
+                retries=2,
+                retry_delay=timedelta(seconds=1),
                 **{"deferrable": False, **options},
             )
 
 with DAG("sensor_usual", schedule=None, catchup=False, is_paused_upon_creation=False):
     # Nothing but what has to be said: the consumer is called after DAG and task, and only new files count.
-    PollerSensor(task_id="wait", url="{{ dag_run.conf['inbox'] }}", deferrable=True, poke_interval=1)
+    PollerSensor(
+        task_id="wait", url="{{ dag_run.conf['inbox'] }}", deferrable=True, poke_interval=1, retries=1
+    )
 
 with DAG("sensor_mapped", schedule=None, catchup=False, is_paused_upon_creation=False):
 

@@ -37,7 +37,7 @@ with DAG(
 ):
     PollerBatchOperator(task_id="files", asset=asset)
 
-with DAG("hundred", schedule=None, catchup=False, is_paused_upon_creation=False, max_active_tasks=128):
+with DAG("hundred", schedule=None, catchup=False, is_paused_upon_creation=False, max_active_tasks=4):
     for number in range(100):
         PollerSensor(
             task_id=f"sensor_{number:03}",
