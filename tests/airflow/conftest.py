@@ -8,11 +8,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import airflow
 import pytest
+from packaging.version import Version
 
 from tests.services.airflow_host import AirflowHost
 
 HERE = Path(__file__).parent
+EXAMPLES = HERE.parent.parent / "dags_examples" / "airflow"
 
 
 @pytest.fixture(scope="session")
@@ -27,13 +30,22 @@ def work() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def host(work: Path) -> Iterator[AirflowHost]:
-    """Airflow with SQLite, with the DAGs of ``tests/airflow/dags``."""
+    """Airflow with SQLite, with the DAGs of ``tests/airflow/dags`` and the examples."""
     (work / "inboxes").mkdir()
+    dags = work / "dags"
+    dags.mkdir()
+    for path in [*(HERE / "dags").glob("*.py"), *EXAMPLES.glob("*.py")]:
+        if path.name != "partition_per_file.py" or Version(airflow.__version__) >= Version("3.2"):
+            shutil.copy(path, dags)
     host = AirflowHost(
         work / "home",
-        HERE / "dags",
+        dags,
         settings={"TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10"},
-        environ={"POLLER_TEST_WORK": str(work)},
+        environ={
+            "POLLER_TEST_WORK": str(work),
+            "POLLER_INBOX": str(work / "examples"),
+            "POLLER_CONTAINER": "example",
+        },
     )
     with host:
         yield host
@@ -48,7 +60,7 @@ def inbox(work: Path, request: pytest.FixtureRequest) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def state(work: Path) -> Path:
     """Where the provider keeps its state unless told otherwise."""
     return work / "home" / "poller" / "state.db"

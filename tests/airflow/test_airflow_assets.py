@@ -6,41 +6,11 @@ import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.airflow.test_airflow_sensors import put
+from tests.airflow.tools import ledger, poller_command, put, watched
 from tests.services.airflow_host import AirflowHost
-
-
-def watched(host: AirflowHost, dag: str, state: Path, consumer: str) -> None:
-    """Have the DAG's asset watched, and its consumer made: what comes from now on is new."""
-    host.pause(dag, False)
-    host.until(f"consumer {consumer} to be there", lambda: consumer in consumers(state))
-
-
-def consumers(state: Path) -> dict[str, int]:
-    """The consumers in a state, and how far each has got, read from the database itself."""
-    import sqlite3
-
-    if not state.exists():
-        return {}
-    connection = sqlite3.connect(f"file:{state}?mode=ro", uri=True)
-    try:
-        return dict(connection.execute("SELECT name, seq FROM poller_consumers").fetchall())
-    except sqlite3.OperationalError:
-        return {}
-    finally:
-        connection.close()
-
-
-def ledger(work: Path, dag: str) -> list[tuple[str, str, str, str]]:
-    """What the runs of a DAG did: run, event id, event, key."""
-    found: list[Any] = []
-    for path in (work / "ledgers" / dag).glob("[!.]*"):
-        found += [tuple(line.split(" ")) for line in path.read_text().splitlines()]
-    return found
 
 
 def test_file_starts_a_run(host: AirflowHost, work: Path, state: Path) -> None:
@@ -186,26 +156,10 @@ def test_claim_of_a_deleted_run_is_found_and_released(host: AirflowHost, work: P
     token = f"{dag}/{run}/files"
     url = str(work / "assets" / "simple")
     options = f"--state sqlite:///{state} --consumer simple"
-    found = poller(host, f"claims {url} {options}")
+    found = poller_command(host, f"claims {url} {options}")
     assert token in found
-    poller(host, f"release {token} --url {url} {options}")
+    poller_command(host, f"release {token} --url {url} {options}")
     host.until(
         "another run to have it",
         lambda: [line for line in ledger(work, dag) if line[3] == "of-a-deleted-run" and line[0] != run],
     )
-
-
-def poller(host: AirflowHost, command: str) -> str:
-    """The shell command, in Airflow's environment."""
-    import subprocess
-    import sys
-
-    done = subprocess.run(
-        [sys.executable, "-m", "poller_core.cli", *command.split(" ")],
-        env={**host.env, "COLUMNS": "400"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout

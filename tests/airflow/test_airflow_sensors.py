@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.airflow.tools import put
 from tests.services.airflow_host import AirflowHost
 
 WAYS = ["deferrable", "poke", "reschedule"]
-
-
-def put(path: Path, text: str = "x") -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
-    part.rename(path)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -123,3 +120,20 @@ def test_timeout_and_soft_fail(host: AirflowHost, inbox: Path, way: str) -> None
     assert host.finished(dag, run) == "failed"
     assert host.task(dag, run, "hard")["state"] == "failed"
     assert host.task(dag, run, "soft")["state"] == "skipped"
+
+
+def test_dag_test(host: AirflowHost, inbox: Path) -> None:
+    """``dag.test()``, as ``airflow dags test`` does it: the trigger runs in the task's own process."""
+    put(inbox / "a")
+    conf = json.dumps({"inbox": str(inbox), "consumer": "dag_test"})
+    done = host.command("dags", "test", "sensor_deferrable", "--conf", conf)
+    said = done.stdout + done.stderr
+    assert "Claimed 1 event(s)" in said
+    # Nothing is there: it is deferred, and goes on when a file lands.
+    waiting = host.spawn("dags", "test", "sensor_deferrable", "--conf", conf)
+    time.sleep(3)
+    put(inbox / "b")
+    said = waiting.communicate(timeout=120)[0]
+    assert waiting.returncode == 0, said
+    assert "created file://" in said
+    assert f"{inbox}/b" in said

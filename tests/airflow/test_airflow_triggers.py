@@ -19,7 +19,7 @@ from poller_airflow.assets import trigger_of
 
 from poller_core import FilePoller, InvalidOption, InvalidUrl, make_poller
 from poller_core.backends.filesystem import FileSystem
-from tests.airflow.test_airflow_sensors import put
+from tests.airflow.tools import put
 
 
 @pytest.fixture

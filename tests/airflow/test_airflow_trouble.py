@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.airflow.test_airflow_assets import consumers
-from tests.airflow.test_airflow_sensors import put
+from tests.airflow.tools import consumers, put
 from tests.services.airflow_host import AirflowHost
 
 EXPECTED = {

@@ -123,6 +123,17 @@ class AirflowHost:
             raise HostError(f"airflow {' '.join(args)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
         return done
 
+    def spawn(self, *args: str) -> subprocess.Popen[str]:
+        """Begin ``airflow …``, whose end and output are the caller's to wait for."""
+        return subprocess.Popen(
+            [*_airflow(), *args],
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
     def start(self, name: str, component: str | None = None) -> int:
         """Start a service; its process id.
 

@@ -111,3 +111,8 @@ with DAG("sensor_conn", schedule=None, catchup=False, is_paused_upon_creation=Fa
         retries=2,
         retry_delay=timedelta(seconds=1),
     )
+
+with DAG("template_with_secret", schedule=None, catchup=False, is_paused_upon_creation=False):
+    # What a template becomes is not known before the task runs.
+    address = "{{ 'swift:/' ~ '/demo+demo:' ~ conn.cloud.password ~ '@127.0.0.1/v3?box' }}"
+    PollerSensor(task_id="wait", url=address, deferrable=True)

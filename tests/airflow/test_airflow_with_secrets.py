@@ -1,0 +1,211 @@
+"""Swift by a connection, on a real Swift and a real Keystone; and what is left of its secrets anywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from tests.airflow.tools import consumers, found_in
+from tests.services.airflow_host import AirflowHost, HostError
+from tests.services.containers import Box
+from tests.services.swift_aio import SwiftAIO
+from tests.services.swift_child import PASSWORD, PROJECT, USER
+
+#: Everything secret that the tests here give to Airflow.
+SECRETS = [PASSWORD, "wonderland-17", "wonderland-state"]
+
+
+@pytest.fixture(scope="module")
+def keystone(swift_aio: SwiftAIO) -> Iterator[Box]:
+    box = Box(swift_aio, keystone=True).create()
+    yield box
+    box.remove()
+    box.close()
+
+
+def connection(aio: SwiftAIO, **fields: Any) -> dict[str, Any]:
+    """A connection with user and password, as the form would send it."""
+    extra = {"project_name": PROJECT, "retries": 0, **fields.pop("extra", {})}
+    usual = {"conn_type": "poller", "host": aio.env["OS_AUTH_URL"], "login": USER, "password": PASSWORD}
+    return {
+        **usual,
+        **fields,
+        "extra": json.dumps({name: value for name, value in extra.items() if value is not None}),
+    }
+
+
+def button(host: AirflowHost, body: dict[str, Any]) -> tuple[bool, str]:
+    """What the button *Test* of the form says."""
+    answer = host.ask("POST", "connections/test", json={"connection_id": "being_made", **body})
+    return answer["status"], answer["message"]
+
+
+def test_button(host: AirflowHost, swift_aio: SwiftAIO, keystone: Box, work: Path) -> None:
+    well, said = button(host, connection(swift_aio))
+    assert well, said
+    assert f"Swift: account AUTH_{swift_aio.env['AIO_PROJECT_ID']}" in said
+    assert "state: " in said
+    # Keystone's address in parts, as other forms ask for it.
+    where = urlsplit(swift_aio.env["OS_AUTH_URL"])
+    parts = {"host": f"http://{where.hostname}", "port": where.port, "schema": "v3"}
+    assert button(host, connection(swift_aio, **parts))[0]
+    tempauth = {"host": swift_aio.env["ST_AUTH"], "login": swift_aio.env["ST_USER"]}
+    well, said = button(
+        host,
+        connection(swift_aio, **tempauth, password=swift_aio.env["ST_KEY"], extra={"project_name": None}),
+    )
+    assert well, said
+    assert "Swift: account AUTH_test" in said
+    token = keystone._token
+    well, said = button(
+        host, connection(swift_aio, login=None, password=None, extra={"token": token, "auth_type": "v3token"})
+    )
+    assert well, said
+    assert token not in said
+
+
+def test_button_for_an_application_credential(host: AirflowHost, swift_aio: SwiftAIO, keystone: Box) -> None:
+    url, headers = swift_aio.env["OS_AUTH_URL"], {"X-Auth-Token": keystone._token}
+    me = requests.get(
+        f"{url}/auth/tokens", headers={**headers, "X-Subject-Token": keystone._token}, timeout=30
+    )
+    made = requests.post(
+        f"{url}/users/{me.json()['token']['user']['id']}/application_credentials",
+        headers=headers,
+        json={"application_credential": {"name": "for-airflow"}},
+        timeout=30,
+    ).json()["application_credential"]
+    body = connection(
+        swift_aio,
+        login=None,
+        password=made["secret"],
+        extra={"project_name": None, "application_credential_id": made["id"]},
+    )
+    well, said = button(host, body)
+    assert well, said
+    assert made["secret"] not in said
+    well, said = button(host, {**body, "password": "wonderland-17"})
+    assert not well
+    assert "wonderland-17" not in said
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"password": "wonderland-17"}, "401"),
+        ({"host": "http://127.0.0.1:1/v3"}, "127.0.0.1:1"),
+        ({"extra": {"project_name": "not-there"}}, "401"),
+        ({"extra": {"projekt": "demo"}}, "projekt"),
+        ({"extra": {"retries": "many"}}, "retries is no number"),
+        ({"extra": {"state": "sqlite:///relative/{nonsense"}}, "relative"),
+        (
+            {"extra": {"state": "postgresql+psycopg://poller:wonderland-state@127.0.0.1:1/poller"}},
+            "127.0.0.1",
+        ),
+        ({"host": None}, "no address to try them at"),
+    ],
+    ids=["password", "unreachable", "project", "unknown", "number", "state", "database", "no host"],
+)
+def test_button_says_what_is_wrong(
+    host: AirflowHost, swift_aio: SwiftAIO, fields: dict[str, Any], says: str
+) -> None:
+    well, said = button(host, connection(swift_aio, **fields))
+    if says == "relative":
+        assert "not there yet" in said or not well
+        return
+    assert not well, said
+    assert says in said
+    for secret in SECRETS:
+        assert secret not in said
+
+
+def test_sensor_on_a_container(host: AirflowHost, swift_aio: SwiftAIO, keystone: Box) -> None:
+    host.ask("POST", "connections", json={"connection_id": "cloud", **connection(swift_aio)})
+    conf = {"inbox": keystone.url(user=False), "conn_id": "cloud"}
+    run = host.trigger("sensor_conn", conf)
+    host.state_of("sensor_conn", run, "wait", "deferred")
+    keystone.put("2026/sales #1.csv", b"1,2")
+    assert host.finished("sensor_conn", run) == "success"
+    (event,) = host.xcom("sensor_conn", run, "wait")
+    assert event["event"] == "created"
+    assert (event["container"], event["name"]) == (keystone.name, "2026/sales #1.csv")
+    assert event["size"] == 3
+    assert "path" not in event
+    log = host.task_log("sensor_conn", run, "wait")
+    assert "Claimed 1 event(s)" in log
+
+
+def test_example_of_a_container(host: AirflowHost, swift_aio: SwiftAIO, keystone: Box, state: Path) -> None:
+    host.ask("POST", "connections", json={"connection_id": "poller_swift", **connection(swift_aio)})
+    keystone.put("old", b"there before")
+    inbox = Box(swift_aio, "example", keystone=True).create()
+    try:
+        host.pause("swift_container", False)
+        host.until("it to be watched", lambda: "swift_inbox" in consumers(state))
+        inbox.put("a", b"123")
+        (run,) = host.until("a run", lambda: host.runs("swift_container"), 180)
+        assert host.finished("swift_container", run["dag_run_id"]) == "success"
+        assert host.xcom("swift_container", run["dag_run_id"], "load") == {"a": 3}
+    finally:
+        host.pause("swift_container")
+        inbox.remove()
+        inbox.close()
+
+
+def test_password_that_a_template_gives(host: AirflowHost, swift_aio: SwiftAIO, keystone: Box) -> None:
+    """It is there only when the task runs, and is refused before Airflow stores what the template became."""
+    run = host.trigger("template_with_secret")
+    assert host.finished("template_with_secret", run) == "failed"
+    log = host.task_log("template_with_secret", run, "wait")
+    assert "there is a password in the URL" in log
+    assert PASSWORD not in log
+
+
+def test_dags_with_a_secret_are_import_errors(host: AirflowHost, work: Path) -> None:
+    text = (
+        "from airflow.sdk import DAG\n"
+        "from poller_airflow import PollerSensor\n"
+        "with DAG({name!r}, schedule=None):\n"
+        "    PollerSensor{call}\n"
+    )
+    url = "swift://alice+demo:wonderland-17@127.0.0.1/v3?box"
+    calls = {
+        "plain": f"(task_id='wait', url={url!r})",
+        "partial": f".partial(task_id='wait', url={url!r}).expand(consumer=['a', 'b'])",
+        "expand": f".partial(task_id='wait').expand(url=['/data', {url!r}])",
+        "kwargs": f".partial(task_id='wait').expand_kwargs([{{'url': {url!r}}}])",
+    }
+    files = {name: work / "dags" / f"secret_{name}.py" for name in calls}
+    for name, call in calls.items():
+        files[name].write_text(text.format(name=f"secret_{name}", call=call))
+    try:
+
+        def errors() -> dict[str, str]:
+            found = host.get("importErrors", limit=100)["import_errors"]
+            return {Path(one["filename"]).stem: one["stack_trace"] for one in found}
+
+        host.until("four import errors", lambda: {f"secret_{name}" for name in calls} <= set(errors()))
+        for name in calls:
+            said = errors()[f"secret_{name}"]
+            assert "there is a password in the URL" in said
+            assert "conn_id='my_store'" in said
+            with pytest.raises(HostError, match="404"):
+                host.get(f"dags/secret_{name}")
+    finally:
+        for path in files.values():
+            path.unlink()
+            for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
+                compiled.unlink()
+
+
+def test_no_secret_is_left_anywhere(host: AirflowHost, work: Path) -> None:
+    """Metadata database, task logs, the services' logs, and the state: below one directory."""
+    assert not found_in(work / "home", SECRETS)
+    assert (work / "home" / "airflow.db").stat().st_size > 100_000
+    assert (work / "home" / "poller" / "state.db").stat().st_size > 10_000
