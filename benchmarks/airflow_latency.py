@@ -43,7 +43,7 @@ TITLES = {
     "scan": "ours, scanning",
     "sensor_peer": "FileSensor",
     "asset_peer": "FileDeleteTrigger",
-    "floor": "the floor: bare inotify",
+    "floor": "floor: bare inotify",
 }
 
 
@@ -169,8 +169,9 @@ class _Round:
     def _wait(self, way: str, earliest: float, part: float) -> None:
         """Wait for a moment from the earliest one on: that part of a way's interval."""
         if way.endswith(("_scan", "_peer")):
-            # Its interval began when its trigger did.
-            began = self._notes[way].after(0, "watching")[-1][0]
+            # Its last interval that is known of began when its trigger did, or when that fired.
+            notes = self._notes[way]
+            began = max(moments[0] for what in ("watching", "fired") for moments in notes.after(0, what))
             moment = earliest + (began + part * INTERVAL - earliest) % INTERVAL
         else:
             moment = earliest + part
