@@ -8,17 +8,27 @@ Not guaranteed: that the container is there, or may be read; ``poller doctor URL
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
 
 from .clock import Clock
-from .errors import StateReadOnly
-from .state import open_store
-from .state.urls import parse_state_url
+from .errors import InvalidOption, StateReadOnly, StateUnreadable
+from .state.database import Database
+from .state.schema import SMALL_TABLES, prepare
+from .state.sqlite import SqliteDatabase
+from .state.urls import StateUrl, parse_state_url
 from .url import Url
 
 __all__ = ["check_credentials", "check_state"]
+
+#: How long a database and its locks are waited for, in seconds: somebody sits there and waits as well.
+_PATIENCE = 10.0
+
+
+class _Undone(Exception):
+    """Ends a transaction of which nothing is to stay."""
 
 
 def check_state(state: str | os.PathLike[str]) -> str:
@@ -29,17 +39,49 @@ def check_state(state: str | os.PathLike[str]) -> str:
     :raises StateError: if it can't be used.
     """
     place = parse_state_url(state)
-    if place.path is not None and not place.path.exists():
-        return f"state: {place.text} is not there yet, and is made when it is needed ({_room(place.path)})"
-    store = open_store(state, create=False)
-    store.close()
+    if place.path is not None:
+        try:
+            if not place.path.exists():
+                room = _room(place.path)
+                return f"state: {place.text} is not there yet, and is made when it is needed ({room})"
+        except OSError as error:
+            raise StateUnreadable(f"the state file {place.path} can't be reached: {error.strerror}") from None
+    database = _connection(place)
+    try:
+        known = place.private or database.has_table("poller_meta")
+        with contextlib.suppress(_Undone), database.transaction():
+            # What a poller would do first, to see whether it can be done: make or migrate the tables, write.
+            prepare(database, create=place.path is None)
+            database.verify_tables(SMALL_TABLES)
+            database.run("UPDATE poller_targets SET entries = entries WHERE id IS NULL")
+            raise _Undone
+    finally:
+        database.close()
+    if not known:
+        return f"state: {place.text} has no tables yet; they can be made, and are made when they are needed"
     return f"state: {place.text} can be used"
 
 
+def _connection(place: StateUrl) -> Database:
+    if place.parameters:
+        from .state.postgresql import PostgresDatabase
+
+        return PostgresDatabase(place.text, place.parameters, _PATIENCE)
+    return SqliteDatabase(place.path, _PATIENCE)
+
+
 def _room(path: Path) -> str:
+    log = path.with_name(path.name + "-wal")
+    if log.exists():
+        raise StateUnreadable(
+            f"the state file {path} is gone, but its log {log.name} is still there. Put the state file back, "
+            "or, if a new beginning is meant, delete the log as well"
+        )
     parent = path.parent
     while not parent.exists():
         parent = parent.parent
+    if not parent.is_dir():
+        raise StateUnreadable(f"{path} can't be made: {parent} is no directory")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise StateReadOnly(f"{path} can't be made: {parent} may not be written to")
     return f"{parent} may be written to"
@@ -69,8 +111,13 @@ def check_credentials(
     from .backends.swift.location import locate
 
     # Of a URL only the container has to be there, and it is not asked for.
-    location = locate(Url("swift:///?any"))
+    location = locate(Url("swift://?any"))
     access = ways.choose(location, credentials=credentials, cloud=cloud, region=region, interface=interface)
+    if access.auth_url is not None and "@" in access.auth_url:
+        # The libraries below write the address into their logs, and we into our errors.
+        raise InvalidOption(
+            "auth_url: user and password don't belong into the address; give them by themselves"
+        )
     net = sessions.network(cacert, insecure, timeout, retries)
     account = Account(sessions.SharedSession(access, net), net, Clock())
     try:

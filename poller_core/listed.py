@@ -302,17 +302,20 @@ class ListingPoller(Poller):
         """
         import asyncio
 
-        interval, remind = max(0.001, seconds("interval", interval)), seconds("remind", remind)
+        interval = max(0.001, seconds("interval", interval))
+        remind = max(0.001, seconds("remind", remind))
         batch_for = seconds("batch_for", batch_for)
         _ = self._engine
         loop = asyncio.get_running_loop()
         subscription = self._subscribe(interval, limit)
-        told, again = None, 0.0
+        told, again, given = None, 0.0, self._given_back
         try:
             fetched = await subscription.wait()
             while True:
                 pending = await asyncio.to_thread(self._pending, limit) if fetched is None else fetched
                 now = _waiting(pending)
+                if given != self._given_back:
+                    told, given = None, self._given_back
                 if not now and pending.upto:
                     await asyncio.to_thread(self._pass_over, pending)
                 left = self._gathers(now, limit, batch_for)
@@ -324,7 +327,9 @@ class ListingPoller(Poller):
                 # Nothing tells of what another process gave back, or how far it has got: so ask now and then.
                 timeout = min(interval, left or max(0.0, again - loop.time())) if now else remind
                 try:
-                    fetched = await asyncio.wait_for(subscription.wait(), timeout)
+                    # Not wait_for(), which before Python 3.12 can lose a cancellation that comes with news.
+                    async with asyncio.timeout(timeout):
+                        fetched = await subscription.wait()
                 except TimeoutError:
                     fetched = None
         finally:
@@ -369,9 +374,11 @@ class ListingPoller(Poller):
         health = self._engine.health
         if health.error is not None:
             return health.error
-        if not health.gaps:
+        reasons = health.reasons  # once: another thread may be writing down its look
+        if not reasons:
             return None
-        return f"{health.gaps} part(s) can't be listed, the first one because of: {health.reasons[0]}"
+        gaps = max(health.gaps, len(reasons))
+        return f"{gaps} part(s) can't be listed, the first one because of: {reasons[0]}"
 
     def take(self, event_id: str, token: str) -> Event:
         """One event, in any order: the first token to ask has it, and the same token again.
@@ -391,7 +398,7 @@ class ListingPoller(Poller):
         """
         engine = self._engine
         count = engine.store.consumers.release(engine.target_id, self.consumer, token)
-        self._shared.pump.tell()
+        self._shared.pump.give_back(self.consumer)
         return count
 
     def claims(self) -> list[ClaimRow]:
@@ -421,7 +428,7 @@ class ListingPoller(Poller):
                 consumers.rewind(target_id, self.consumer, to)
             else:
                 consumers.rewind(target_id, self.consumer, engine.store.seq_at(target_id, _time(to)))
-            self._shared.pump.tell()
+            self._shared.pump.give_back(self.consumer)
 
     # -- telling -------------------------------------------------------------
 
@@ -473,8 +480,13 @@ class ListingPoller(Poller):
         """For how many seconds a batch is still collected; 0: it is ready."""
         if waiting.since is None or (limit is not None and waiting.count >= limit):
             return 0.0
-        # No longer than asked for, should the clock have been set back meanwhile.
-        return min(batch_for, max(0.0, waiting.since.timestamp() + batch_for - self.clock.wall()))
+        left = waiting.since.timestamp() + batch_for - self.clock.wall()
+        # Found in a future that clocks of several machines don't explain: ours was set back meanwhile.
+        return min(batch_for, max(0.0, left)) if left <= 2 * batch_for else 0.0
+
+    @property
+    def _given_back(self) -> int:
+        return self._shared.pump.given_back[self.consumer]
 
     def _pending(self, limit: int | None) -> Pending:
         self._check_limit(limit)

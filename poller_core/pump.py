@@ -16,6 +16,7 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,9 @@ class Subscription:
         end = self._loop.time() + seconds
         while (left := end - self._loop.time()) > 0:
             try:
-                await asyncio.wait_for(self.wait(), left)
+                # Not wait_for(), which before Python 3.12 can lose a cancellation that comes with news.
+                async with asyncio.timeout(left):
+                    await self.wait()
             except TimeoutError:
                 return
 
@@ -148,6 +151,7 @@ class Pump:
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
         self._kick = threading.Event()
+        self.given_back: Counter[str] = Counter()  #: how often a consumer got events other than by a look
 
     def join(self, interval: float, fetch: Callable[[], Pending] | None = None) -> Subscription:
         """Subscribe the running event loop; a look follows at once.
@@ -185,8 +189,9 @@ class Pump:
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
-    def tell(self) -> None:
-        """Something else than a look gave consumers events: let them read again."""
+    def give_back(self, consumer: str) -> None:
+        """Something else than a look gave a consumer events: let who waits read again."""
+        self.given_back[consumer] += 1
         with self._lock:
             served = [subscription for subscription in self._subscriptions if subscription.served]
         for subscription in served:

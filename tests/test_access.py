@@ -7,6 +7,7 @@ import os
 import re
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +218,7 @@ def test_a_directory_that_may_not_be_written_to():
         before = content(place)
         for name in ("new.db", "deep/new.db", "there.db"):
             with pytest.raises(StateReadOnly, match="closed"):
-                unprivileged(lambda name=name: check_state(place / "closed" / name))
+                unprivileged(partial(check_state, place / "closed" / name))
         assert content(place) == before
 
 
