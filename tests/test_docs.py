@@ -13,7 +13,7 @@ from poller_core.cli import app
 from poller_core.options import Options, TargetOptions
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "dags_examples" / "README.md"]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -27,9 +27,23 @@ def blocks(page: Path, language: str) -> list[tuple[int, str]]:
     ]
 
 
+def examples(page: Path, airflow: bool = False) -> list[tuple[int, str]]:
+    """A page's Python: that for Airflow (see tests/airflow/test_airflow_docs.py), or all the rest."""
+    return [(line, code) for line, code in blocks(page, "python") if ("airflow" in code) == airflow]
+
+
+def run(page: Path, code: list[tuple[int, str]]) -> dict[str, object]:
+    """Run blocks one after the other; what is defined then."""
+    names: dict[str, object] = {"__name__": "__main__"}
+    for line, text in code:
+        # Empty lines in front, so that a traceback names the line of the page.
+        exec(compile("\n" * (line - 1) + text, str(page), "exec"), names)
+    return names
+
+
 def with_python() -> list[Path]:
     # The page on Swift needs one: see tests/swift/test_swift_docs.py.
-    return [page for page in PAGES if blocks(page, "python") and page.name != "swift.md"]
+    return [page for page in PAGES if examples(page) and page.name != "swift.md"]
 
 
 def test_there_are_examples():
@@ -43,10 +57,7 @@ def test_examples_run(page, tmp_path, monkeypatch):
     before = {scheme: list(classes) for scheme, classes in registry._registry.items()}
     monkeypatch.setattr(registry, "_registry", before)
     (tmp_path / "inbox").mkdir()
-    names: dict[str, object] = {"__name__": "__main__"}
-    for line, code in blocks(page, "python"):
-        # Empty lines in front, so that a traceback names the line of the page.
-        exec(compile("\n" * (line - 1) + code, str(page), "exec"), names)
+    run(page, examples(page))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

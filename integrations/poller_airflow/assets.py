@@ -19,7 +19,7 @@ from poller_core import InvalidOption
 
 from .secrets import refuse_secrets
 from .triggers import PollerEventTrigger
-from .watching import plain_options
+from .watching import plain_options, refuse_relative
 
 __all__ = ["poller_asset", "trigger_of"]
 
@@ -77,6 +77,7 @@ def poller_asset(
         **plain_options(options),
     )
     refuse_secrets(url, state, trigger.options)
+    refuse_relative(url)
     _, kwargs = trigger.serialize()
     facts = {"url": kwargs["url"], "consumer": consumer, **(extra or {})}
     watchers = [AssetWatcher(name=name, trigger=trigger)]

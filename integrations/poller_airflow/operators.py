@@ -106,7 +106,7 @@ class PollerBatchOperator(BaseOperator):
         consumer = self.consumer or consumer_of(context)
         token = claim_token(context)
         watching = Watching(self.url, consumer, self.conn_id, self.state, self.options)
-        with as_airflow_has_it(), watching.open() as poller:
+        with as_airflow_has_it(), watching.open(self.log) as poller:
             # Whoever woke this run has looked, so its events are in the journal. A run by hand may have to.
             claim = poller.claim(token, self.limit, max_age=JOURNAL_ONLY)
             events = list(claim or poller.claim(token, self.limit, max_age=self.max_age))

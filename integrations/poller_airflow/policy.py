@@ -1,19 +1,23 @@
-"""A policy for Airflow's DAG processor: no secret in a mapped task.
+"""Policies for Airflow's DAG processor: no secret in a mapped task, or in an asset's name.
 
 ``PollerSensor.partial(…).expand(url=[…])`` makes no sensor while the DAG is read, so the
-sensor can't look at its own arguments; Airflow asks a policy for each task instead.
+sensor can't look at its own arguments; and Airflow keeps the password of
+``Asset("swift://user:password@host/…")`` in the asset's name. Airflow asks policies
+for each task and DAG.
 
-Guarantees: a DAG with a secret in such arguments is an import error, and not stored.
+Guarantees: a DAG with such a secret is an import error, and not stored.
+
+Not guaranteed: anything for tasks and assets that have nothing to do with pollers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from airflow.policies import hookimpl
 
-__all__ = ["task_policy"]
+__all__ = ["dag_policy", "task_policy"]
 
 
 @hookimpl
@@ -22,23 +26,53 @@ def task_policy(task: Any) -> None:
 
     :raises AirflowClusterPolicyViolation: with what to do instead.
     """
-    operator = getattr(task, "operator_class", None)
-    if not isinstance(operator, type):
-        return
+    _refuse_assets([*(getattr(task, "outlets", None) or ()), *(getattr(task, "inlets", None) or ())])
+    operator, mapped = getattr(task, "operator_class", None), getattr(task, "expand_input", None)
+    if mapped is None or not isinstance(operator, type):
+        return  # not mapped: it has looked at its arguments itself
     if not any(base.__module__.startswith("poller_airflow.") for base in operator.__mro__):
         return
     # Late: policies are loaded at each start of Airflow, and most need nothing more.
-    from airflow.exceptions import AirflowClusterPolicyViolation
-
     from poller_core import PollerError
 
     from .secrets import refuse_secrets_of_mapped
 
-    mapped = getattr(task.expand_input, "value", None)
-    rows = mapped if isinstance(mapped, list | tuple) else [mapped]  # of expand_kwargs, or of expand
+    value = getattr(mapped, "value", None)
+    rows = value if isinstance(value, list | tuple) else [value]  # of expand_kwargs, or of expand
     try:
         for arguments in (task.partial_kwargs, *rows):
             if isinstance(arguments, Mapping):
                 refuse_secrets_of_mapped(arguments)
     except PollerError as error:
-        raise AirflowClusterPolicyViolation(f"task {task.task_id!r}: {error}") from None
+        _refuse(f"task {task.task_id!r}: {error}")
+
+
+@hookimpl
+def dag_policy(dag: Any) -> None:
+    """Refuse a DAG that is scheduled by an asset with a secret in its name.
+
+    :raises AirflowClusterPolicyViolation: with what to do instead.
+    """
+    condition = getattr(getattr(dag, "timetable", None), "asset_condition", None)
+    every = getattr(condition, "iter_assets", tuple)
+    _refuse_assets(asset for _, asset in every())
+
+
+def _refuse_assets(assets: Iterable[Any]) -> None:
+    for asset in assets:
+        name = getattr(asset, "name", None)
+        if isinstance(name, str) and name.startswith(("swift", "swt", "file:")) and "@" in name:
+            from poller_core import PollerError
+
+            from .secrets import refuse_secrets
+
+            try:
+                refuse_secrets(name)
+            except PollerError as error:
+                _refuse(f"an asset's name: {error}; and give the asset a name")
+
+
+def _refuse(why: str) -> None:
+    from airflow.exceptions import AirflowClusterPolicyViolation
+
+    raise AirflowClusterPolicyViolation(why)

@@ -18,7 +18,6 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.common.compat.sdk import (
-    AirflowException,
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
@@ -151,23 +150,13 @@ class PollerSensor(BaseSensorOperator):
             self.url, self.consumer or consumer_of(context), self.conn_id, self.state, self._options()
         )
 
-    @contextlib.contextmanager
-    def _opened(self, context: Any) -> Iterator[Any]:
-        """The poller, one for as long as the task pokes."""
-        if self._poller is not None:
-            yield self._poller
-            return
-        with as_airflow_has_it():
-            self._poller = self._watching(context).open()
-        try:
-            yield self._poller
-        finally:
-            poller, self._poller = self._poller, None
-            poller.close()
-
     def _claim(self, context: Any, max_age: float) -> list[dict[str, Any]]:
+        """The events of this run. The poller stays open: who pokes again needs it again."""
         token = claim_token(context)
-        with self._opened(context) as poller, as_airflow_has_it():
+        with as_airflow_has_it():
+            if self._poller is None:
+                self._poller = self._watching(context).open(self.log)
+            poller = self._poller
             events = list(poller.claim(token, self.limit, max_age=max_age, batch_for=self.batch_for))
             report(self.log, poller)
             if events:
@@ -175,6 +164,15 @@ class PollerSensor(BaseSensorOperator):
             else:
                 self.log.info("Nothing waits for consumer %r", poller.consumer)
             return [plain(event) for event in events]
+
+    @contextlib.contextmanager
+    def _closing(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            poller, self._poller = self._poller, None
+            if poller is not None:
+                poller.close()
 
     def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
         """Render templates, and refuse what they have become before Airflow stores that."""
@@ -186,33 +184,43 @@ class PollerSensor(BaseSensorOperator):
 
     def poke(self, context: Any) -> PokeReturnValue:
         """Look, and claim what there is for this run."""
+        # Half: what this task has looked at itself, a poke before, is to be looked at again.
         events = self._claim(context, max_age=self.poke_interval / 2)
         return PokeReturnValue(bool(events), events)
 
     def execute(self, context: Any) -> Any:
         """Wait for events, and return them."""
-        if not self.deferrable:
-            with self._opened(context) if self.mode == "poke" else contextlib.nullcontext():
+        with self._closing():
+            if not self.deferrable:
                 return super().execute(context)
-        try:
-            events = self._claim(context, max_age=max(self.poke_interval, 1.0))
-        except AirflowException as error:
-            if self.never_fail:
-                raise AirflowSkipException(f"Skipping, since never_fail is set: {error}") from error
-            if not self.silent_fail or isinstance(error, AirflowFailException):
-                raise
-            self.log.exception("Looking failed; waiting all the same, since silent_fail is set")
-            events = []
+            events = self._first_claim(context)
         if events:
             return events
         return self._defer(context, time.time() + self.timeout)
+
+    def _first_claim(self, context: Any) -> list[dict[str, Any]]:
+        """As a sensor that pokes treats its errors."""
+        try:
+            return self._claim(context, max_age=max(self.poke_interval, 1.0))
+        except AirflowFailException as error:
+            if self.soft_fail or self.never_fail:
+                raise AirflowSkipException(f"Skipping, as soft_fail or never_fail is set: {error}") from error
+            raise
+        except Exception as error:
+            if self.silent_fail:
+                self.log.exception("Looking failed; waiting all the same, as silent_fail is set")
+                return []
+            if self.never_fail:
+                raise AirflowSkipException(f"Skipping, as never_fail is set: {error}") from error
+            raise
 
     def execute_complete(self, context: Any, event: Any = None, deadline: float | None = None) -> Any:
         """What the trigger calls: take the events, or wait on if another one was faster."""
         event = event or {}
         if event.get("status") == "error":
             raise AirflowFailException(event.get("error"))
-        events = self._claim(context, JOURNAL_ONLY)
+        with self._closing():
+            events = self._claim(context, JOURNAL_ONLY)
         if events:
             return events
         deadline = time.time() + self.timeout if deadline is None else deadline

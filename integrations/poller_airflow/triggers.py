@@ -110,7 +110,7 @@ class _Trigger(BaseTrigger):
             try:
                 connection = await watching.connection()
                 loop = asyncio.get_running_loop()
-                opening = loop.run_in_executor(_openers, watching.open_with, connection)
+                opening = loop.run_in_executor(_openers, watching.open_with, connection, self.log)
                 try:
                     poller = await asyncio.shield(opening)
                 except asyncio.CancelledError:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -44,6 +45,7 @@ __all__ = [
     "plain",
     "plain_options",
     "plain_url",
+    "refuse_relative",
     "report",
     "report_claim",
 ]
@@ -54,6 +56,8 @@ FINAL = (InvalidOption, InvalidUrl, NoPoller, OffsetTooOld, StateNewer, UnknownS
 JOURNAL_ONLY = math.inf
 
 _SHOWN = 20
+#: How long a first look takes before it is told of, and then between two tellings, seconds.
+_TELL_AFTER = 10.0
 
 
 @dataclass(frozen=True)
@@ -66,23 +70,22 @@ class Watching:
     state: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def open(self) -> ListingPoller:
+    def open(self, log: Any = None) -> ListingPoller:
         """Make the poller; blocks.
 
+        :param log: told of a first look that takes long.
         :raises PollerError: for whatever stands in the way.
         """
-        return self._make({} if self.conn_id is None else _of(BaseHook.get_connection(self.conn_id)))
+        return self.open_with({} if self.conn_id is None else _of(BaseHook.get_connection(self.conn_id)), log)
 
     async def connection(self) -> dict[str, Any]:
         """What the connection says, without blocking the loop."""
         return {} if self.conn_id is None else _of(await BaseHook.aget_connection(self.conn_id))
 
-    def open_with(self, connection: Mapping[str, Any]) -> ListingPoller:
+    def open_with(self, connection: Mapping[str, Any], log: Any = None) -> ListingPoller:
         """As :meth:`open`, with what :meth:`connection` gave."""
-        return self._make(connection)
-
-    def _make(self, connection: Mapping[str, Any]) -> ListingPoller:
         refuse_secrets(self.url, self.state, self.options)
+        refuse_relative(self.url)
         usual = settings()
         url = Url(self.url)
         options = dict(connection)
@@ -96,6 +99,7 @@ class Watching:
             state=state,
             retention=usual.retention,
             retention_unread=usual.retention_unread,
+            **({} if log is None else {"progress": _Progress(log, self.url)}),
             **{**options, **self.options},
         )
         if isinstance(poller, ListingPoller):
@@ -104,6 +108,32 @@ class Watching:
         raise NoPoller(
             f"{type(poller).__name__}, which is registered for {url.scheme!r} URLs, has no journal from "
             f"which a run could claim its events; expected one derived from poller_core.ListingPoller"
+        )
+
+
+class _Progress:
+    """Tells of a first look that takes long."""
+
+    def __init__(self, log: Any, url: str) -> None:
+        self._log, self._url = log, url
+        self._next = time.monotonic() + _TELL_AFTER
+
+    def __call__(self, count: int) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + _TELL_AFTER
+            self._log.info("%s: first look, %s entries so far", self._url, f"{count:,}")
+
+
+def refuse_relative(url: object) -> None:
+    """Refuse a path that means another directory in each process.
+
+    :raises InvalidUrl: if it is relative.
+    """
+    text = plain_url(url)
+    if isinstance(text, str) and not text.startswith(("/", "{{")) and ":" not in text:
+        raise InvalidUrl(
+            f"{text!r} is a relative path, and triggerer and workers may each be in another directory; "
+            f"expected an absolute one, such as {os.path.join('/data', text)!r}, or a URL"
         )
 
 

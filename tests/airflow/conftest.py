@@ -12,9 +12,12 @@ import airflow
 import pytest
 from packaging.version import Version
 
+from tests import test_docs
 from tests.services.airflow_host import AirflowHost
+from tests.test_docs import examples
 
 HERE = Path(__file__).parent
+PAGES = [page for page in test_docs.PAGES if examples(page, airflow=True)]
 EXAMPLES = HERE.parent.parent / "dags_examples" / "airflow"
 
 
@@ -37,6 +40,9 @@ def host(work: Path) -> Iterator[AirflowHost]:
     for path in [*(HERE / "dags").glob("*.py"), *EXAMPLES.glob("*.py")]:
         if path.name != "partition_per_file.py" or Version(airflow.__version__) >= Version("3.2"):
             shutil.copy(path, dags)
+    for page in PAGES:
+        code = [text for _, text in examples(page, airflow=True)]
+        (dags / f"page_{page.stem}.py").write_text("\n".join(code))
     host = AirflowHost(
         work / "home",
         dags,
