@@ -58,6 +58,8 @@ _RECENT = 4
 _TRIES = 20
 #: How many gaps are told one by one.
 _GAPS_TOLD = 100
+#: How often it is written down that a watched target was looked at in which nothing happens, seconds.
+_NOTE_IDLE_EVERY = 10.0
 
 
 class Health(msgspec.Struct):
@@ -131,22 +133,23 @@ class Engine:
 
     def look(
         self, max_age: float = 0.0, progress: Progress | None = None, *, held_only: bool = False
-    ) -> None:
+    ) -> float:
         """Look at the target, and write what changed to the journal.
 
         :param max_age: a look that began so many seconds ago is good enough; another process's counts too.
         :param held_only: without a watch: look only at subjects that waited to be quiet, and are due.
+        :returns: how many seconds ago the look that was good enough began; 0 if it was made now.
         :raises TargetError: when the target as a whole can't be looked at; nothing is concluded.
         :raises StateError: when the state can't be used; nothing was half-written.
         """
         asked = self.clock.monotonic()
         with self._lock:
             if not held_only and self._began >= asked - max_age:
-                return
+                return max(0.0, asked - self._began)
             # Another process's look is as good, unless a watch of ours has begun to tell what is new since.
-            other = self._began == float("-inf") or (self.watch is None and not self._whole)
-            if max_age > 0 and other and self._looked_elsewhere(max_age):
-                return
+            other = not self.looked or (self.watch is None and not self._whole)
+            if max_age > 0 and other and (age := self._looked_elsewhere(max_age)) is not None:
+                return age
             self._progress = progress
             for attempt in range(_TRIES):
                 try:
@@ -159,6 +162,12 @@ class Engine:
                     if attempt == _TRIES - 1:
                         raise
                     self.clock.sleep(random.random() * 0.005 * (attempt + 1))
+        return 0.0
+
+    @property
+    def looked(self) -> bool:
+        """Whether this process has looked, as a whole, since it opened the target."""
+        return self._began > float("-inf")
 
     def check(self) -> None:
         """See whether the target is there and may be looked at, without listing it."""
@@ -172,9 +181,11 @@ class Engine:
                     self._note(None, 0.0)
                 raise
 
-    def _looked_elsewhere(self, max_age: float) -> bool:
+    def _looked_elsewhere(self, max_age: float) -> float | None:
+        """How many seconds ago some process looked; None: more than allowed."""
         looked = self.store.reload(self.target_id).looked_at
-        return looked is not None and 0 <= self.clock.wall() - looked <= max_age
+        age = -1.0 if looked is None else self.clock.wall() - looked
+        return age if 0 <= age <= max_age else None
 
     def _look(self, held_only: bool) -> None:
         clock, source = self.clock, self.source
@@ -324,7 +335,7 @@ class Engine:
     # -- health --------------------------------------------------------------
 
     def _note(self, looked_at: float | None, took: float) -> None:
-        """Write down how the look went; not more than once a second if nothing but the time changed."""
+        """Write down how the look went; only now and then if nothing but the time changed."""
         health = self.health
         health.gaps = len(self._gaps)
         health.reasons = [gap.reason for gap in self._gaps[:_GAPS_TOLD]]
@@ -334,7 +345,9 @@ class Engine:
             health.watches, health.overflows = self.watch.watches, self.watch.overflows
         text = msgspec.json.encode(health).decode()
         now = self.clock.monotonic()
-        if text != self._noted[0] or (looked_at is not None and now - self._noted[1] > 1):
+        # A watch that has nothing to tell is asked every few seconds, and each note is a write to the disk.
+        every = 1.0 if self.watch is None or self._listed else _NOTE_IDLE_EVERY
+        if text != self._noted[0] or (looked_at is not None and now - self._noted[1] > every):
             self.store.look_done(self.target_id, looked_at, took, text)
             self._noted = (text, now)
 

@@ -223,8 +223,9 @@ class Pump:
             fresh = engine.watch is not None or any(not subscription.served for subscription in waiting)
             try:
                 if fresh or clock.monotonic() >= next_look:
-                    engine.look(max_age=0.0 if fresh else interval * 0.9)
-                    next_look = clock.monotonic() + interval
+                    # From when the look began that was good enough: it may have been another process's.
+                    age = engine.look(max_age=0.0 if fresh else interval * 0.9)
+                    next_look = clock.monotonic() + interval - age
                 else:
                     engine.look(held_only=True)
                 last = engine.store.last_seq(engine.target_id)

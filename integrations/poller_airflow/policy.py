@@ -17,6 +17,13 @@ from typing import Any
 
 from airflow.policies import hookimpl
 
+# Airflow loads policies in each of its services, of which tasks, readers of DAG files and triggers are forks.
+# What is imported here is there for all of them: else each task of each DAG with a poller would take a tenth
+# of a second of CPU to import the engine, and the triggerer's event loop would stand still for that long.
+import poller_core
+
+from .secrets import refuse_secrets, refuse_secrets_of_mapped
+
 __all__ = ["dag_policy", "task_policy"]
 
 
@@ -32,18 +39,13 @@ def task_policy(task: Any) -> None:
         return  # not mapped: it has looked at its arguments itself
     if not any(base.__module__.startswith("poller_airflow.") for base in operator.__mro__):
         return
-    # Late: policies are loaded at each start of Airflow, and most need nothing more.
-    from poller_core import PollerError
-
-    from .secrets import refuse_secrets_of_mapped
-
     value = getattr(mapped, "value", None)
     rows = value if isinstance(value, list | tuple) else [value]  # of expand_kwargs, or of expand
     try:
         for arguments in (task.partial_kwargs, *rows):
             if isinstance(arguments, Mapping):
                 refuse_secrets_of_mapped(arguments)
-    except PollerError as error:
+    except poller_core.PollerError as error:
         _refuse(f"task {task.task_id!r}: {error}")
 
 
@@ -62,13 +64,9 @@ def _refuse_assets(assets: Iterable[Any]) -> None:
     for asset in assets:
         name = getattr(asset, "name", None)
         if isinstance(name, str) and name.startswith(("swift", "swt", "file:")) and "@" in name:
-            from poller_core import PollerError
-
-            from .secrets import refuse_secrets
-
             try:
                 refuse_secrets(name)
-            except PollerError as error:
+            except poller_core.PollerError as error:
                 _refuse(f"an asset's name: {error}; and give the asset a name")
 
 

@@ -35,8 +35,6 @@ __all__ = ["open_poller"]
 _BATCH = 1000
 #: How long the end waits for a reader that does not read, in seconds.
 _STALLED = 2.0
-#: For a look of this process, whenever it was; in seconds.
-_ANY_AGE = 1e9
 
 Target = Annotated[
     str,
@@ -91,14 +89,15 @@ def poll(url: Target, common: Common, watched: Watched, reading: Reading, workin
     run = working.command(common)
     with open_poller(url, common, watched, reading) as poller:
         with one_message(), progress(not common.quiet, f"looking at {poller.url}") as tell:
-            # The first look of all, if this was it, has just been done.
-            poller._shared.engine.look(_ANY_AGE, tell)
+            engine = poller._shared.engine
+            if not engine.looked:  # making the poller may have taken the first look of all
+                engine.look(progress=tell)
         if run is not None:
             return asyncio.run(_work(poller, common, working, run, None))
         output = common.output()
         while True:
             # One look serves them all.
-            batch = poller.next_batch(_BATCH, max_age=_ANY_AGE)
+            batch = poller.next_batch(_BATCH, max_age=math.inf)
             output.events(batch)
             batch.ack()
             if len(batch) < _BATCH:
