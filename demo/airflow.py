@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shutil
 import signal
 import sqlite3
@@ -89,7 +90,8 @@ def demo(host: AirflowHost, inbox: Path, once: bool) -> None:
     say("5. Now you")
     console.print(f"    Airflow's UI:   {host.url}   (no login; DAG [bold]{DAG}[/], or Assets → inbox)")
     console.print(f"    Drop more:      cp SOMETHING {inbox}/")
-    console.print(f"    What it knows:  AIRFLOW_HOME={host.home}/poller/state.db")
+    poller = os.path.relpath(Path(sys.executable).with_name("poller"))
+    console.print(f"    What it knows:  {poller} status --state {host.home}/poller/state.db")
     console.print("    Ctrl-C ends it all. Runs are shown here as they end.\n")
     while True:
         for run in [*more, *ended(host, known)]:

@@ -15,9 +15,10 @@ from typing import Any
 
 from airflow.sdk import Asset, AssetWatcher
 
-from poller_core import InvalidOption
+from poller_core import InvalidOption, Url
+from poller_core.listed import options_for
 
-from .secrets import refuse_secrets
+from .secrets import OURS, refuse_secrets
 from .triggers import PollerEventTrigger
 from .watching import plain_options, refuse_relative
 
@@ -62,7 +63,7 @@ def poller_asset(
     :param group: the asset's group.
     :param extra: more for the asset's ``extra``, which has URL and consumer.
     :param options: as of :class:`~poller_airflow.PollerSensor`.
-    :raises InvalidUrl, InvalidOption: if there is a secret in an argument, or an option is not known.
+    :raises InvalidUrl, InvalidOption: if there is a secret in an argument, or one is not known or can't be.
     """
     consumer = consumer or name
     trigger = PollerEventTrigger(
@@ -78,6 +79,10 @@ def poller_asset(
     )
     refuse_secrets(url, state, trigger.options)
     refuse_relative(url)
+    location = Url(url)
+    if location.scheme in OURS:
+        # A watcher's errors are told in the triggerer's output only; who writes the DAG is to see this one.
+        options_for(location, {"consumer": consumer, **trigger.options})
     _, kwargs = trigger.serialize()
     facts = {"url": kwargs["url"], "consumer": consumer, **(extra or {})}
     watchers = [AssetWatcher(name=name, trigger=trigger)]

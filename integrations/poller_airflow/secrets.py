@@ -16,7 +16,7 @@ from typing import Any
 
 from poller_core import InvalidOption, InvalidUrl, registered
 
-__all__ = ["OPTIONS", "refuse_secrets", "refuse_secrets_of_mapped"]
+__all__ = ["OPTIONS", "OURS", "refuse_secrets", "refuse_secrets_of_mapped"]
 
 #: The options of ``make_poller`` that a DAG may give; all are plain JSON.
 OPTIONS = (
@@ -44,7 +44,7 @@ _SECRET = ("credentials", "session", "auth", "password", "username", "token")
 #: User and password, also of a URL that is a template yet, or malformed.
 _PASSWORD = re.compile(r"//(?:\{\{.*?\}\}|[^/?#@:])*:(?:\{\{.*?\}\}|[^/?#@])*@")
 #: The schemes whose pollers come with this package, and so take no options but these.
-_OURS = ("file", "swift", "swifts", "swt", "swts")
+OURS = ("file", "swift", "swifts", "swt", "swts")
 
 
 def refuse_secrets(url: object, state: object = None, options: Mapping[str, Any] | None = None) -> None:
@@ -91,7 +91,7 @@ def _of_others(url: object) -> bool:
     if "{{" in text or not isinstance(url, str):
         return True  # not known yet
     scheme, colon, _ = text.partition(":")
-    return bool(colon) and scheme.lower() not in _OURS and scheme.lower() in registered()
+    return bool(colon) and scheme.lower() not in OURS and scheme.lower() in registered()
 
 
 def _each(value: object) -> Iterable[object]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException
+from airflow.sdk import Asset
 from poller_airflow import PollerEventTrigger, PollerSensor, PollerTrigger, poller_asset
 from poller_airflow.assets import trigger_of
 
@@ -201,10 +202,24 @@ def test_credentials_are_refused() -> None:
         poller_asset("inbox", "swift://host?box", credentials={"password": "wonderland-17"})
     with pytest.raises(InvalidOption, match=r"unknown option 'recurze'"):
         poller_asset("inbox", "/data", recurze=True)
+    with pytest.raises(InvalidOption, match=r"existing='perhaps': expected 'ignore' or 'report'"):
+        poller_asset("inbox", "/data", existing="perhaps")
+    with pytest.raises(InvalidUrl, match="names no container"):
+        poller_asset("inbox", "swift://host/v3")
+    with pytest.raises(InvalidUrl, match="is a relative path"):
+        poller_asset("inbox", "data/inbox")
     with pytest.raises(InvalidOption, match=r"needs consumer="):
         PollerEventTrigger("/data").serialize()
     with pytest.raises(InvalidOption, match=r"is not watched by a poller"):
         trigger_of("inbox")
+
+
+def test_uri_of_an_asset_names_its_container() -> None:
+    uri = "swift://keystone.example.org:5000/v3?container=inbox"
+    assert Asset(uri).uri == uri
+    # Airflow would drop "inbox", and all containers would be one asset.
+    with pytest.raises(InvalidUrl, match=r"swift://keystone.example.org/v3\?container=inbox"):
+        Asset("swift://keystone.example.org/v3?inbox")
 
 
 def test_provider_is_shown_whole_and_without_a_warning(tmp_path: Path) -> None:

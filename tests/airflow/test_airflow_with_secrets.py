@@ -168,21 +168,23 @@ def test_password_that_a_template_gives(host: AirflowHost, swift_aio: SwiftAIO, 
 
 
 def test_dags_with_a_secret_are_import_errors(host: AirflowHost, work: Path) -> None:
-    text = (
-        "from airflow.sdk import DAG\n"
-        "from poller_airflow import PollerSensor\n"
-        "with DAG({name!r}, schedule=None):\n"
-        "    PollerSensor{call}\n"
-    )
+    head = "from airflow.sdk import DAG, Asset, AssetWatcher\nfrom poller_airflow import PollerSensor\n"
+    queue = "from airflow.providers.common.messaging.triggers.msg_queue import MessageQueueTrigger\n"
+    sensor = head + "with DAG({name!r}, schedule=None):\n    PollerSensor{call}\n"
+    asset = head + queue + "with DAG({name!r}, schedule=[Asset{call}]):\n    pass\n"
     url = "swift://alice+demo:wonderland-17@127.0.0.1/v3?box"
     calls = {
         "plain": f"(task_id='wait', url={url!r})",
         "partial": f".partial(task_id='wait', url={url!r}).expand(consumer=['a', 'b'])",
         "expand": f".partial(task_id='wait').expand(url=['/data', {url!r}])",
         "kwargs": f".partial(task_id='wait').expand_kwargs([{{'url': {url!r}}}])",
+        "asset": f"({url.replace('?box', '?container=box')!r})",
+        "queue": "('q', watchers=[AssetWatcher(name='w', trigger=MessageQueueTrigger("
+        f"scheme='poller', consumer='c', url={url!r}))])",
     }
     files = {name: work / "dags" / f"secret_{name}.py" for name in calls}
     for name, call in calls.items():
+        text = asset if name in ("asset", "queue") else sensor
         files[name].write_text(text.format(name=f"secret_{name}", call=call))
     try:
 
@@ -190,7 +192,7 @@ def test_dags_with_a_secret_are_import_errors(host: AirflowHost, work: Path) -> 
             found = host.get("importErrors", limit=100)["import_errors"]
             return {Path(one["filename"]).stem: one["stack_trace"] for one in found}
 
-        host.until("four import errors", lambda: {f"secret_{name}" for name in calls} <= set(errors()))
+        host.until("their import errors", lambda: {f"secret_{name}" for name in calls} <= set(errors()))
         for name in calls:
             said = errors()[f"secret_{name}"]
             assert "there is a password in the URL" in said
