@@ -25,7 +25,7 @@ from poller_core import (
     StateLocked,
 )
 from tests.faultfs import FaultFileSystem
-from tests.races.tools import put, watchable
+from tests.races.tools import land, put, watchable
 
 #: Longer than any test takes: what happens before then was not waited for.
 FAR = 300.0
@@ -111,7 +111,7 @@ async def test_looks_at_every_interval(inbox):
         batches = poller.batches(interval=0.05)
         told = []
         for number in range(3):
-            put(inbox / str(number))
+            land(inbox / str(number))
             batch = await asyncio.wait_for(anext(batches), SOON)
             told += keys(batch)
             await batch.ack()
@@ -203,7 +203,7 @@ async def test_what_was_not_acknowledged_comes_again(inbox, kind):
         put(inbox / "one")
         batches = poller.batches(interval=0.05)
         first = await asyncio.wait_for(anext(batches), SOON)
-        put(inbox / "two")
+        land(inbox / "two")
         second = await asyncio.wait_for(anext(batches), SOON)
         assert [event.id for event in second][: len(first)] == [event.id for event in first]
         with contextlib.suppress(ZeroDivisionError):
@@ -216,7 +216,7 @@ async def test_what_was_not_acknowledged_comes_again(inbox, kind):
                 seen |= set(keys(batch))
         assert batch.acknowledged
         await batch.ack()
-        put(inbox / "three")
+        land(inbox / "three")
         batch = await asyncio.wait_for(anext(batches), SOON)
         assert keys(batch) == [b"three"]
         await batches.aclose()
@@ -304,7 +304,7 @@ async def test_closing_one_of_two_that_share(inbox, kind, tmp_path):
     await asyncio.to_thread(one.close)
     with pytest.raises(PollerClosed):
         await asyncio.wait_for(first, SOON)
-    put(inbox / "one")
+    land(inbox / "one")
     batch = await asyncio.wait_for(second, SOON)
     assert keys(batch) == [b"one"]
     await batch.ack()
@@ -329,7 +329,7 @@ def test_loop_that_ends_without_a_word(inbox, kind):
                 batches = poller.batches(interval=FAR)
                 batch = await asyncio.wait_for(anext(batches), SOON)
                 await batch.ack()
-                put(inbox / f"more{number}")
+                land(inbox / f"more{number}")
                 await batches.aclose()
                 return keys(batch)
 
@@ -363,7 +363,7 @@ async def test_ten_consumers_cost_one_listing_an_interval(inbox, tmp_path):
     count, intervals = listings() - before, (time.monotonic() - start) / 0.5
     assert count >= 1
     assert count <= 1.2 * intervals + 2
-    put(inbox / "new")
+    land(inbox / "new")
     await soon(lambda: all(mine == [b"new"] for mine in told.values()), "all consumers are told")
     for task in tasks:
         task.cancel()
@@ -407,7 +407,7 @@ async def test_target_that_vanishes_and_comes_back(inbox, kind, caplog):
         inbox.rename(inbox.parent / "away")
         await soon(lambda: poller.status().error, "the target is missed")
         assert not waiting.done()
-        put(inbox / "two")
+        land(inbox / "two")
         told: dict[bytes, str] = {}
         while len(told) < 2:
             batch = await asyncio.wait_for(waiting, SOON)

@@ -18,6 +18,7 @@ import pytest
 
 from poller_core import make_poller
 from tests.cli.tools import Cli, ends, eventually
+from tests.races.tools import land
 
 
 @pytest.fixture
@@ -122,7 +123,7 @@ def test_killed_in_the_middle_nothing_is_lost(
     command = f"{run} {{path}}"
     with cli.process("watch", inbox, "--exec", command, "-j", jobs) as process:
         for name in sorted(names):
-            (inbox / name).write_text("1")
+            land(inbox / name)
         eventually(lambda: len(_noted(log)) >= 7, "work")
         assert ends(process, signal.SIGKILL) == -signal.SIGKILL
     first = _noted(log)
@@ -278,7 +279,7 @@ def test_the_end_waits_for_what_runs(cli: Cli, inbox: Path, tmp_path: Path, scri
     run = script(f"open({str(begun)!r}, 'w').close()", "time.sleep(1)", _append(log, "'done'"))
     with cli.process("watch", inbox, "-x", run, "--grace", 50) as process:
         for name in "ab":
-            (inbox / name).write_text("1")
+            land(inbox / name)
         eventually(begun.exists)
         # As a terminal does: to the whole group. The command is none of it.
         assert ends(process, signal.SIGINT) == 130
@@ -296,7 +297,7 @@ def test_the_end_gives_back_what_takes_too_long(
     grace = 500 if insist else 0.2
     with cli.process("watch", inbox, "-x", run, "--grace", grace, "-j", 2, "-v") as process:
         for name in "ab":
-            (inbox / name).write_text("1")
+            land(inbox / name)
         eventually(lambda: len(os.listdir(tmp_path / "pids")) == 2)
         process.send_signal(signal.SIGTERM)
         if insist:
@@ -337,7 +338,7 @@ def test_a_rewind_reaches_a_running_watch(cli: Cli, inbox: Path, tmp_path: Path,
     log = tmp_path / "log"
     run = script(_append(log, "os.environ['POLLER_KEY']"))
     with cli.process("watch", inbox, "-x", run, "--interval", 0.2) as process:
-        (inbox / "a").write_text("1")
+        land(inbox / "a")
         eventually(lambda: cli.offsets() == {"default": (1, 0)})
         cli("rewind", inbox, "--to", 1)
         eventually(lambda: _noted(log) == [b"a", b"a"])
@@ -357,7 +358,7 @@ def test_a_state_that_is_locked_for_a_while_loses_nothing(
         database = sqlite3.connect(cli.state, isolation_level=None)
         database.execute("BEGIN IMMEDIATE")
         for name in "abc":
-            (inbox / name).write_text("1")
+            land(inbox / name)
         time.sleep(1)
         database.execute("ROLLBACK")
         database.close()

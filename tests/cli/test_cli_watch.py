@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.tools import Cli, ends, eventually
+from tests.races.tools import land
 
 
 @pytest.mark.parametrize("scan", [False, True])
@@ -19,7 +20,7 @@ def test_events_are_printed_as_they_come(cli: Cli, inbox: Path, scan: bool) -> N
         assert process.stdout is not None
         eventually(lambda: Path(cli.state).exists() and cli.watching())
         (inbox / "sub").mkdir()
-        (inbox / "sub" / "a").write_text("1")
+        land(inbox / "sub" / "a")
         found = json.loads(process.stdout.readline())
         assert (found["event"], found["key"]) == ("created", "sub/a")
         (inbox / "sub" / "a").unlink()
@@ -51,10 +52,10 @@ def test_a_hangup_that_was_ignored_stays_so(cli: Cli, inbox: Path) -> None:
     try:
         with cli.process("watch", inbox) as process:
             assert process.stdout is not None
-            (inbox / "a").write_text("1")
+            land(inbox / "a")
             assert process.stdout.readline()
             process.send_signal(signal.SIGHUP)
-            (inbox / "b").write_text("1")
+            land(inbox / "b")
             assert process.stdout.readline() == f"created  {inbox}/b\n".encode()
             assert ends(process, signal.SIGTERM) == 143
     finally:
@@ -66,13 +67,13 @@ def test_a_target_that_goes_away_and_comes_back_is_waited_for(cli: Cli, inbox: P
     with cli.process("watch", inbox, "--interval", "0.2") as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        (inbox / "first").write_text("1")
+        land(inbox / "first")
         assert process.stdout.readline()
         inbox.rename(inbox.with_name("away"))
         assert b"is not there" in process.stderr.readline()
         inbox.mkdir()
         assert b"again" in process.stderr.readline()
-        (inbox / "a").write_text("1")
+        land(inbox / "a")
         found = {process.stdout.readline() for _ in range(2)}
         assert found == {f"deleted  {inbox}/first\n".encode(), f"created  {inbox}/a\n".encode()}
         assert ends(process, signal.SIGTERM) == 143
@@ -111,7 +112,7 @@ def test_two_consumers_watch_at_once(cli: Cli, inbox: Path) -> None:
     cli("poll", inbox, "-q")
     cli("poll", inbox, "-q", "--consumer", "other")
     with cli.process("watch", inbox) as one, cli.process("watch", inbox, "--consumer", "other") as other:
-        (inbox / "a").write_text("1")
+        land(inbox / "a")
         for process in (one, other):
             assert process.stdout is not None
             assert process.stdout.readline() == f"created  {inbox}/a\n".encode()

@@ -15,7 +15,7 @@ from poller_core import (
     PollerError,
 )
 from tests.faultfs import FaultFileSystem
-from tests.races.tools import Books, put, until
+from tests.races.tools import Books, land, put, until
 
 
 def _in_child(function) -> object:
@@ -106,7 +106,7 @@ def test_two_processes_on_one_target(inbox, kind, tmp_path):
         with kind(inbox, state=state) as poller:
             books = Books(inbox)
             for number in range(20):
-                put(inbox / f"f{number:02}")
+                land(inbox / f"f{number:02}")
                 books.enter(poller.get_new_events())
             theirs = queue.get(timeout=60)
             books.settle(poller)
@@ -177,7 +177,7 @@ def test_threads_with_pollers_of_their_own(inbox, kind, tmp_path):
         thread.start()
     ready.wait(60)
     for number in range(100):
-        put(inbox / f"{number % 3}" / f"f{number}")
+        land(inbox / f"{number % 3}" / f"f{number}")
     for thread in threads:
         thread.join(60)
     assert errors == []

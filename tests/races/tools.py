@@ -134,9 +134,18 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 
 def put(path: Path, text: str | bytes = b"x") -> Path:
-    """Write a file whole, its directories too."""
+    """Write a file, in place, its directories too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def land(path: Path, text: str | bytes = b"x") -> Path:
+    """Have a file come whole, at once: for who counts events while somebody looks.
+
+    Between being made and being written, a file of :func:`put` can be seen empty, and is ``modified`` then.
+    """
+    put(path.with_name(f".{path.name}.part"), text).rename(path)
     return path
 
 

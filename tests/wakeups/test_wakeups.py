@@ -14,7 +14,6 @@ import pytest
 
 from poller_core import Event, FilePoller, INotifyPoller, listed
 from tests.faultfs import FaultFileSystem
-from tests.races.tools import put
 from tests.test_async import FAR, SOON
 from tests.test_delivery import Steps, names
 from tests.wakeups.tools import SECONDS, Elsewhere, another_process, drop, listening, listens
@@ -356,7 +355,7 @@ async def test_stalled_disk_does_not_stop_the_loop(inbox, kind):
             await asyncio.sleep(0.005)
         assert time.perf_counter() - before < SOON
         assert not listener.told
-        put(inbox / "one")
+        drop(inbox, "one")
         stall.go_on.set()
         if kind is FilePoller:
             poller._shared.pump.kick()
@@ -381,7 +380,7 @@ async def test_ten_consumers_cost_one_listing(inbox, tmp_path):
         await asyncio.to_thread(pollers[0]._engine.look)
         one_look = listings() - before
         before, start = listings(), time.monotonic()
-        put(inbox / "new")
+        drop(inbox, "new")
         for listener in listeners:
             await listener.count(1)
         count, intervals = listings() - before, (time.monotonic() - start) / 0.5

@@ -152,7 +152,7 @@ async def test_target_that_vanishes_and_comes_back(make, inbox, kind):
         assert not listener.told, "what was not seen is not gone"
         inbox.with_name("away").rename(inbox)
         await listener.until(lambda: poller.trouble is None, "the target is there again")
-        put(inbox / "two")
+        drop(inbox, "two")
         await listener.count(1)
     assert [(event.key, event.event) for event in poller.claim("run-1")] == [(b"two", "created")]
 

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from poller_core import FilePoller, ListingPoller, PollerClosed, Waiting
-from tests.races.tools import put
+from tests.races.tools import land
 from tests.test_async import SOON, soon
 
 #: An interval that is over at once.
@@ -29,9 +29,7 @@ class Elsewhere(FilePoller):
 def drop(inbox, *names: str) -> None:
     """Files that are whole when they come: one look finds one event of each."""
     for name in names:
-        made = put(inbox.with_name("made"), name)
-        (inbox / name).parent.mkdir(parents=True, exist_ok=True)
-        made.rename(inbox / name)
+        land(inbox / name, name)
 
 
 class Listener:
