@@ -16,6 +16,7 @@ from typing import Any
 from .clock import Clock
 from .errors import InvalidOption, StateReadOnly, StateUnreadable
 from .state.database import Database
+from .state.files import is_there
 from .state.schema import SMALL_TABLES, prepare
 from .state.sqlite import SqliteDatabase
 from .state.urls import StateUrl, parse_state_url
@@ -40,12 +41,9 @@ def check_state(state: str | os.PathLike[str]) -> str:
     """
     place = parse_state_url(state)
     if place.path is not None:
-        try:
-            if not place.path.exists():
-                room = _room(place.path)
-                return f"state: {place.text} is not there yet, and is made when it is needed ({room})"
-        except OSError as error:
-            raise StateUnreadable(f"the state file {place.path} can't be reached: {error.strerror}") from None
+        if not is_there(place.path):
+            room = _room(place.path)
+            return f"state: {place.text} is not there yet, and is made when it is needed ({room})"
     database = _connection(place)
     try:
         known = place.private or database.has_table("poller_meta")
@@ -72,7 +70,7 @@ def _connection(place: StateUrl) -> Database:
 
 def _room(path: Path) -> str:
     log = path.with_name(path.name + "-wal")
-    if log.exists():
+    if is_there(log):
         raise StateUnreadable(
             f"the state file {path} is gone, but its log {log.name} is still there. Put the state file back, "
             "or, if a new beginning is meant, delete the log as well"

@@ -29,6 +29,7 @@ from .options import Options
 from .poller import make_poller
 from .state import Store, open_store
 from .state.copying import copy_target, find_targets
+from .state.files import is_there
 from .state.urls import parse_state_url
 from .url import Url
 
@@ -161,7 +162,7 @@ class _Copy(Store):
 
 def _there(path: Path) -> bool:
     # A log without its file is a state that is damaged, not one that was never made.
-    return path.exists() or path.with_name(path.name + "-wal").exists()
+    return is_there(path) or is_there(path.with_name(path.name + "-wal"))
 
 
 def _note_held(engine: Engine, held: dict[bytes, str]) -> None:

@@ -55,9 +55,15 @@ def dag_policy(dag: Any) -> None:
 
     :raises AirflowClusterPolicyViolation: with what to do instead.
     """
-    condition = getattr(getattr(dag, "timetable", None), "asset_condition", None)
-    every = getattr(condition, "iter_assets", tuple)
-    _refuse_assets(asset for _, asset in every())
+    _refuse_assets(_within(getattr(getattr(dag, "timetable", None), "asset_condition", None)))
+
+
+def _within(condition: Any) -> Iterable[Any]:
+    """The assets of a condition such as ``(a & b) | c``."""
+    parts = getattr(condition, "objects", None)
+    if parts is None:
+        return (condition,)
+    return (asset for part in parts for asset in _within(part))
 
 
 def _refuse_assets(assets: Iterable[Any]) -> None:

@@ -25,10 +25,11 @@ from .. import __version__
 from ..backends.mounts import Mount, delivers_inotify, granularity_ns, is_remote, mount_of
 from ..backends.openfiles import open_writers
 from ..backends.swift.location import SCHEMES
-from ..errors import InvalidOption, PollerError
+from ..errors import InvalidOption, PollerError, StateUnreadable
 from ..filters import Exclude
 from ..poller import registered
 from ..state import open_store
+from ..state.files import is_there
 from ..state.urls import parse_state_url
 from ..url import Url
 from .app import Common, Watched, command
@@ -193,6 +194,11 @@ def _state(common: Common) -> Iterator[Finding]:
         yield from _opened(common, place.text)
         return
     path = place.path
+    try:
+        there = is_there(path)
+    except StateUnreadable as error:
+        yield Finding("state", "bad", str(error), f"namei -l {shlex.quote(str(path))}")
+        return
     directory = path.parent
     while not directory.exists():
         directory = directory.parent
@@ -222,7 +228,7 @@ def _state(common: Common) -> Iterator[Finding]:
             f"{room // 1024 // 1024} MiB are free in {directory}",
             f"df -h {shlex.quote(str(directory))}",
         )
-    if not path.exists():
+    if not there:
         yield Finding(
             "state", "info", f"{path} is not there yet; the first 'poller watch' or 'poll' makes it"
         )

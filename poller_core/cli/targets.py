@@ -20,6 +20,7 @@ from ..errors import InvalidOption, StateUnreadable
 from ..events import Event
 from ..listed import options_for, to_event
 from ..state import Numbered, Store, Target, open_store
+from ..state.files import is_there
 from ..state.urls import parse_state_url
 from ..url import Url
 from .app import Common, Watched
@@ -50,8 +51,8 @@ def open_state(common: Common, *, verify: bool = True) -> Store:
         raise InvalidOption("--state: that is a state which ends with the process, so there is nothing in it")
     if (
         place.path is not None
-        and not place.path.exists()
-        and not place.path.with_name(place.path.name + "-wal").exists()
+        and not is_there(place.path)
+        and not is_there(place.path.with_name(place.path.name + "-wal"))
     ):
         raise StateUnreadable(
             f"there is no state {place.path}: nothing has been watched with it yet. If another one is meant, "

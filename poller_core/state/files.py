@@ -23,9 +23,9 @@ from pathlib import Path
 from ..crashpoints import crash_point
 from ..errors import StateError, StateFull, StateReadOnly, StateUnreadable
 from .schema import prepare
-from .sqlite import SqliteDatabase
+from .sqlite import SHORTER, SqliteDatabase, unreachable
 
-__all__ = ["build", "discard", "make_state_file", "sync_directory"]
+__all__ = ["build", "discard", "is_there", "make_state_file", "sync_directory"]
 
 #: The age, in seconds, at which a file that was never put in place is nobody's any more.
 _ABANDONED = 3600.0
@@ -33,12 +33,30 @@ _ABANDONED = 3600.0
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is something of that name.
+
+    :raises StateUnreadable: if that can't be told: what can't be reached is not taken for absent.
+    """
+    # Not Path.exists(), which raises some errors and takes others for an answer, not the same in each Python.
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise unreachable(path, error) from error
+    return True
+
+
 def make_state_file(path: Path, timeout: float) -> None:
-    """Make a new, empty state, unless one is there already."""
-    if path.exists():
+    """Make a new, empty state, unless one is there already.
+
+    :raises StateError: if it can't be made, or can't be reached.
+    """
+    if is_there(path):
         return
     log = path.with_name(path.name + "-wal")
-    if log.exists() and not path.exists():
+    if is_there(log) and not is_there(path):
         # SQLite would replay the old file's log into the new one.
         raise StateUnreadable(
             f"the state file {path} is gone, but its log {log.name} is still there. Put the state file back, "
@@ -153,4 +171,6 @@ def _translated(path: Path, error: OSError) -> StateError:
         return StateFull(f"{reason}. Free some space and try again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return StateReadOnly(f"{reason}. Change the permissions, or give another place as state=")
+    if error.errno == errno.ENAMETOOLONG:
+        return StateUnreadable(f"{reason}. {SHORTER}")
     return StateUnreadable(f"{reason}. Give another place as state=")

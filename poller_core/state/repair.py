@@ -14,6 +14,7 @@ import os
 from ..crashpoints import crash_point
 from ..errors import StateUnreadable
 from .checks import Keys, Unpack, examine, integrity_of
+from .files import is_there
 from .salvage import Repaired, salvage
 from .sqlite import SqliteDatabase
 from .store import Store, open_store
@@ -38,7 +39,7 @@ def repair_state(
     place = parse_state_url(url)
     done: list[Repaired] = []
     if place.path is not None:
-        if not place.path.exists():
+        if not is_there(place.path):
             raise StateUnreadable(f"there is no state file {place.path}")
         database = SqliteDatabase(place.path, timeout)
         try:

@@ -14,6 +14,7 @@ opens a state file other than through SQLite; ``stat`` has to do.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -25,7 +26,7 @@ from urllib.parse import quote
 from ..errors import StateDamaged, StateError, StateFull, StateLocked, StateReadOnly, StateUnreadable
 from .database import Database, SqlRow
 
-__all__ = ["SqliteDatabase"]
+__all__ = ["SHORTER", "SqliteDatabase", "unreachable"]
 
 _Result = TypeVar("_Result")
 
@@ -43,6 +44,25 @@ _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _SMALLEST = 512
 #: What is left of the write-ahead log once it was written back, in bytes.
 _LOG_KEPT = 16 * 1024 * 1024
+
+#: What is expected of a name. SQLite's side files and a file in the making have a few bytes more.
+SHORTER = "Give a shorter path as state=, with a file name of at most 200 bytes"
+
+
+def unreachable(path: Path, error: OSError) -> StateUnreadable:
+    """The error for a file of which nobody can tell whether it is there, with what to do about it."""
+    reason = f"the state file {path} can't be reached: {error.strerror}"
+    if error.errno == errno.ENAMETOOLONG:
+        return StateUnreadable(f"{reason}. {SHORTER}")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        closed = next(
+            (str(one) for one in reversed(path.parents) if not os.access(one, os.X_OK)), "a directory"
+        )
+        return StateUnreadable(
+            f"{reason}. {closed} may not be entered by this user: change its permissions, "
+            "or give another place as state="
+        )
+    return StateUnreadable(f"{reason}. Give another place as state=")
 
 
 class SqliteDatabase(Database):
@@ -127,7 +147,7 @@ class SqliteDatabase(Database):
                 "if a new beginning is meant, start the program again"
             ) from None
         except OSError as error:
-            raise StateUnreadable(f"the state file {path} can't be reached: {error.strerror}") from error
+            raise unreachable(path, error) from error
         if stat.S_ISREG(found.st_mode) and found.st_size < _SMALLEST:
             # SQLite itself would take it for a new, empty database, and write to it.
             raise StateDamaged(
@@ -273,4 +293,6 @@ class SqliteDatabase(Database):
             return False
 
     def _no_writing(self) -> bool:
-        return self.path is not None and self.path.exists() and not os.access(self.path.parent, os.W_OK)
+        return (
+            self.path is not None and os.path.exists(self.path) and not os.access(self.path.parent, os.W_OK)
+        )

@@ -74,6 +74,12 @@ def parse_state_url(url: str | os.PathLike[str] | None) -> StateUrl:
 def _file(name: str) -> StateUrl:
     if not name or "\0" in name:
         raise InvalidOption(f"state: {name!r} is not a file name; {_EXPECTED}")
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        raise InvalidOption(
+            f"state: {name!r} can't be written in the file system's encoding; {_EXPECTED}"
+        ) from None
     # Resolved now: a later chdir must not move the state, and SQLite's side files lie beside the real file.
     path = Path(os.path.realpath(name))
     return StateUrl(f"sqlite:///{path}", path)

@@ -129,6 +129,17 @@ def test_no_state_is_4_and_none_is_made(cli: Cli, inbox: Path, command: str) -> 
     assert not Path(cli.state).parent.exists()
 
 
+@pytest.mark.parametrize("command", ["poll", "status", "preview", "check", "repair", "doctor"])
+def test_a_state_that_can_not_be_reached_is_told_as_such(tmp_path: Path, inbox: Path, command: str) -> None:
+    cli = Cli(str(tmp_path / ("x" * 300)), tmp_path)
+    says = "can't be reached: File name too long. Give a shorter path"
+    if command == "doctor":
+        found = cli.json("doctor", code=1)
+        assert any(one["level"] == "bad" and says in one["what"] for one in found)
+    else:
+        assert says in _one_line(cli, command, *([inbox] if command in ("poll", "preview") else []), code=4)
+
+
 def test_a_damaged_state_is_4_and_stays_as_it_is(cli: Cli, inbox: Path) -> None:
     path = Path(cli.state)
     path.parent.mkdir()

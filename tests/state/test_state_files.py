@@ -10,11 +10,13 @@ import sqlite3
 import stat
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from poller_core.errors import (
+    InvalidOption,
     StateDamaged,
     StateError,
     StateFull,
@@ -23,6 +25,7 @@ from poller_core.errors import (
     StateUnreadable,
 )
 from poller_core.state import PageRow, SnapshotChange, open_store
+from tests.races.tools import open_place, unprivileged
 from tests.state.helpers import add, finish, seqs, some, start, target_of
 
 
@@ -174,6 +177,50 @@ def test_a_parent_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StateUnreadable, match="Not a directory"):
         open_store(tmp_path / "file" / "state.db")
+
+
+@pytest.mark.parametrize("create", [True, False])
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 253, "x" * 240, "x/" * 3000 + "state.db"])
+def test_a_name_that_is_too_long(tmp_path: Path, create: bool, name: str) -> None:
+    with pytest.raises(StateUnreadable) as caught:
+        open_store(tmp_path / name, create=create)
+    if create or len(name) > 255:
+        assert "File name too long" in str(caught.value)
+        assert "at most 200 bytes" in str(caught.value)
+    assert os.listdir(tmp_path) == []
+    with open_store(tmp_path / ("x" * 200)) as store:
+        add(store, target_of(store), some(1))
+
+
+def test_links_that_go_round(tmp_path: Path) -> None:
+    (tmp_path / "state.db").symlink_to("state.db")
+    with pytest.raises(StateUnreadable, match=r"can't be reached: .*symbolic links.* state="):
+        open_store(tmp_path / "state.db")
+
+
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    with pytest.raises(InvalidOption, match=r"state: .*encoding; expected a path"):
+        open_store(f"{tmp_path}/\ud800.db")
+
+
+@pytest.mark.parametrize("create", [True, False])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_directory_that_may_not_be_entered(create: bool, there: bool) -> None:
+    """What is in there is not known, so nothing is said to be missing, and nothing is made."""
+    with open_place() as place:
+        closed = place / "closed"
+        closed.mkdir()
+        if there:
+            state_with_events(closed / "state.db")
+        closed.chmod(0o700 if os.geteuid() == 0 else 0)
+        for name in ("state.db", "deep/state.db"):
+            with pytest.raises(StateUnreadable) as caught:
+                unprivileged(partial(open_store, closed / name, create=create))
+            said = str(caught.value)
+            assert f"the state file {closed / name} can't be reached: Permission denied" in said
+            assert f"{closed} may not be entered by this user: change its permissions" in said
+        closed.chmod(0o700)
+        assert os.listdir(closed) == (["state.db"] if there else [])
 
 
 def test_a_log_without_its_file(tmp_path: Path) -> None:
@@ -348,129 +395,3 @@ def _fill(filler: Path, room: int) -> None:
     size = filler.stat().st_size
     assert os.statvfs(filler.parent).f_bavail == 0
     os.truncate(filler, max(0, size - room))
-
-
-# -- children ----------------------------------------------------------------------------------
-
-
-FORK = """
-import os, sys
-parent = open_store(A[0])
-target = target_of(parent)
-add(parent, target, some(1))
-read, write = os.pipe()
-back, go = os.pipe()
-child = os.fork()
-if child == 0:
-    try:
-        add(parent, target, some(1))
-        other = open_store(A[0])
-        add(other, target, some(1))
-        os.write(write, b"x")
-        os.read(back, 1)
-        add(parent, target, some(1))
-        add(other, target, some(1))
-        print("child", parent.last_seq(target.id), flush=True)
-    finally:
-        os._exit(0)
-os.read(read, 1)
-if A[1] == "closes":
-    parent.close()
-else:
-    add(parent, target, some(1))
-os.write(go, b"x")
-os.waitpid(child, 0)
-with open_store(A[0]) as again:
-    print("parent", again.last_seq(target.id))
-"""
-
-
-@pytest.mark.parametrize("parent", ["closes", "goes on"])
-def test_a_state_is_used_on_both_sides_of_a_fork(state_url: str, parent: str) -> None:
-    expected = 5 if parent == "closes" else 6
-    assert finish(start(FORK, state_url, parent)) == f"child {expected}\nparent {expected}\n"
-
-
-FORK_BUSY = """
-import os, sys
-store = open_store(A[0])
-target = target_of(store)
-with store.database.transaction():
-    add(store, target, some(1))
-    child = os.fork()
-    if child == 0:
-        results = []
-        for attempt in (lambda: store.generation(target.id), lambda: open_store(A[0])):
-            try:
-                attempt()
-                results.append("fine")
-            except StateUnreadable as error:
-                results.append("forked" if "forked" in str(error) else repr(error))
-        print(*results, flush=True)
-        os._exit(0)
-    os.waitpid(child, 0)
-    add(store, target, some(1))
-with open_store(A[0]) as again:
-    print(again.last_seq(target.id))
-"""
-
-
-def test_a_fork_in_the_middle_of_a_transaction(state_url: str) -> None:
-    output = finish(start(FORK_BUSY, state_url))
-    if state_url.startswith("sqlite"):
-        assert output == "forked forked\n2\n"
-    else:
-        # There the child just makes a connection of its own.
-        assert output == "fine fine\n2\n"
-
-
-FORK_WHILE_OTHERS_WRITE = """
-import os, threading
-store = open_store(A[0])
-target = target_of(store)
-done = threading.Event()
-def write():
-    while not done.wait(0.002):
-        add(store, target, some(1))
-writers = [threading.Thread(target=write) for _ in range(2)]
-for writer in writers: writer.start()
-for _ in range(20):
-    child = os.fork()
-    if child == 0:
-        try:
-            with store.database.transaction():
-                store.database.run("UPDATE poller_targets SET entries = entries + 1")
-            os._exit(0)
-        finally:
-            os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
-done.set()
-for writer in writers: writer.join()
-found = store.reload(target.id)
-assert found.last_seq == len(store.read(target.id, "", 0)[0]) > 0
-print(found.entries)
-"""
-
-
-def test_forks_while_threads_write(tmp_path: Path) -> None:
-    process = start(FORK_WHILE_OTHERS_WRITE, str(tmp_path / "state.db"))
-    assert finish(process) == "20\n"
-
-
-def test_a_private_state_stays_with_its_process() -> None:
-    code = """
-import os
-store = open_store(None)
-target = target_of(store)
-child = os.fork()
-if child == 0:
-    try:
-        store.generation(target.id)
-    except PollerError as error:
-        print("child", type(error).__name__, "state=" in str(error), flush=True)
-    store.close()
-    os._exit(0)
-os.waitpid(child, 0)
-print(add(store, target, some(2)))
-"""
-    assert finish(start(code)) == "child PollerError True\n2\n"
