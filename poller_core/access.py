@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from .clock import Clock
-from .errors import InvalidOption, StateReadOnly, StateUnreadable
+from .errors import StateReadOnly, StateUnreadable
 from .state.database import Database
 from .state.files import is_there
 from .state.schema import SMALL_TABLES, prepare
 from .state.sqlite import SqliteDatabase
 from .state.urls import StateUrl, parse_state_url
-from .url import Url
 
 __all__ = ["check_credentials", "check_state"]
 
@@ -106,16 +105,9 @@ def check_credentials(
     from .backends.swift import credentials as ways
     from .backends.swift import sessions
     from .backends.swift.account import Account
-    from .backends.swift.location import locate
+    from .backends.swift.location import NOWHERE
 
-    # Of a URL only the container has to be there, and it is not asked for.
-    location = locate(Url("swift://?any"))
-    access = ways.choose(location, credentials=credentials, cloud=cloud, region=region, interface=interface)
-    if access.auth_url is not None and "@" in access.auth_url:
-        # The libraries below write the address into their logs, and we into our errors.
-        raise InvalidOption(
-            "auth_url: user and password don't belong into the address; give them by themselves"
-        )
+    access = ways.choose(NOWHERE, credentials=credentials, cloud=cloud, region=region, interface=interface)
     net = sessions.network(cacert, insecure, timeout, retries)
     account = Account(sessions.SharedSession(access, net), net, Clock())
     try:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import re
+import traceback
 from typing import Any
 
 import pytest
 
-from poller_core import InvalidOption, InvalidUrl, PollerRefused, SwiftPoller, Url, make_poller
+from poller_core import (
+    InvalidOption,
+    InvalidUrl,
+    PollerError,
+    PollerRefused,
+    SwiftPoller,
+    Url,
+    check_credentials,
+    make_poller,
+)
 from poller_core.backends.swift import credentials as ways
 from poller_core.backends.swift.account import Account
 from poller_core.backends.swift.location import Location, locate
@@ -139,6 +151,88 @@ def test_where():
     assert chosen("swift://?c", _ST).auth_url == "http://temp/auth/v1.0"
     with pytest.raises(InvalidOption, match="not known where to authenticate"):
         chosen("swift://?c", credentials={"username": "u", "password": "s3cret", "project_name": "t"})
+
+
+@pytest.mark.parametrize(
+    ("given", "environ", "said"),
+    [
+        (
+            {"credentials": {"username": "u", "password": "s3cret", "project_name": "t"}},
+            {"OS_AUTH_URL": "https://else/v3"},
+            r"^credentials\['auth_url'\] is missing, and 'swift://\?c' names no host: .*'https://keystone\.",
+        ),
+        ({}, {**_OS, "OS_AUTH_URL": ""}, r"^OS_AUTH_URL is missing, and .* such as https://keystone\."),
+        ({}, {**_ST, "ST_AUTH": ""}, r"^ST_AUTH is missing, and .* such as https://swift\..*/auth/v1\.0"),
+    ],
+)
+def test_where_is_not_known(given, environ, said):
+    with pytest.raises(InvalidOption, match=said) as caught:
+        chosen("swift://?c", environ, **given)
+    assert "s3cret" not in str(caught.value)
+
+
+_ADDRESSES = (
+    "http://bob:s3cret@h/v3",
+    "http://s3cret@h/v3",
+    "http://bob:s3cret/x@h/v3",
+    "bob:s3cret@h/v3",
+    "my_bob:s3cret@h",
+    "http://bob:s3cret",
+    "https://h:5000/v3?token=s3cret",
+)
+
+
+@pytest.mark.parametrize("address", _ADDRESSES)
+@pytest.mark.parametrize("name", ["credentials['auth_url']", "OS_AUTH_URL", "ST_AUTH"])
+def test_a_secret_in_the_address(name, address, monkeypatch, caplog):
+    """Wherever it is given, and whoever is given it; what looks like one that was typed by half as well."""
+    caplog.set_level(0)
+    known = {"username": "u", "password": "p", "project_name": "t", "auth_url": address}
+    in_st, in_os = {"ST_KEY": "p", "ST_AUTH": address}, {"OS_PASSWORD": "p", "OS_AUTH_URL": address}
+    environ = {"ST_AUTH": _ST | in_st, "OS_AUTH_URL": _OS | in_os}.get(name, {})
+    given: dict[str, Any] = {} if environ else {"credentials": known}
+    for variable in ("OS_CLOUD", *_OS, *_ST):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in environ.items():
+        monkeypatch.setenv(variable, value)
+    for ask in (
+        lambda: ways.choose(at("swift://?c"), **given),
+        lambda: SwiftPoller("swift://?c", retries=0, **given),
+        lambda: make_poller("swift://?c", retries=0, **given),
+        lambda: check_credentials(**given),
+    ):
+        with pytest.raises(PollerError, match=re.escape(f"{name}: user, password and token")) as caught:
+            ask()
+        shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + caplog.text
+        assert "s3cret" not in shown
+    # Where the URL names the host, that address is not used; it is not shown either.
+    access = ways.choose(at("swift://h/v3?c"), **given)
+    assert access.auth_url == "http://h/v3"
+    assert "s3cret" not in repr(access) + repr(access.options) + access.way
+
+
+@pytest.mark.parametrize("address", _ADDRESSES)
+def test_a_secret_in_the_address_of_a_cloud(address, monkeypatch, tmp_path, caplog):
+    caplog.set_level(0)
+    auth = {"auth_url": address, "username": "u", "password": "s3cret", "project_name": "t"}
+    (tmp_path / "clouds.yaml").write_text(json.dumps({"clouds": {"mine": {"auth": auth}}}))
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(tmp_path / "clouds.yaml"))
+    for ask in (
+        lambda: SwiftPoller("swift://?c", cloud="mine", retries=0),
+        lambda: check_credentials(cloud="mine"),
+    ):
+        with pytest.raises(
+            InvalidOption, match=r"cloud='mine': auth_url: user, password and token"
+        ) as caught:
+            ask()
+        assert "s3cret" not in "".join(traceback.format_exception(caught.value)) + caplog.text
+
+
+@pytest.mark.parametrize(
+    "address", ["https://h:5000/v3", "http://[::1]:5000", "https://h/identity/v3", "https://h"]
+)
+def test_addresses_that_hold_none(address):
+    assert chosen("swift://?c", _OS | {"OS_AUTH_URL": address}).auth_url == address
 
 
 def test_types():

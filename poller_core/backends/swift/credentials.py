@@ -12,7 +12,8 @@ The first of these that is there is used, and no other:
 6. ``ST_AUTH``, ``ST_USER`` and ``ST_KEY``, of TempAuth and its like. Before the
    ``OS_*`` ones if the URL's path ends in ``/v1.0``, as TempAuth's does.
 
-Guarantees: nothing is sent anywhere from here; a secret is in no ``repr`` and no error.
+Guarantees: nothing is sent anywhere from here; a secret is in no ``repr`` and no error;
+an address with a secret in it is refused, since it would be logged and told.
 
 Not guaranteed: that the credentials are right; the first request will tell.
 """
@@ -27,14 +28,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import InvalidOption, InvalidUrl, PollerRefused
-from .location import Location
+from ...url import redact
+from .location import NOWHERE, Location
 
-__all__ = ["Access", "choose", "plugin"]
+__all__ = ["Access", "check_address", "choose", "plugin"]
 
 _PACKAGES = "pip install 'poller-core[swift]'"
 
 #: Variables of the environment that hold a credential. Others, such as OS_REGION_NAME, are settings.
 _TELLING = ("username", "user_id", "token", "application_credential_id", "application_credential_name")
+
+#: Where the address of Keystone stands, by where credentials come from, and an example.
+_IN_CREDENTIALS = ("credentials['auth_url']", "'https://keystone.example.org:5000/v3'")
+_IN_OS = ("OS_AUTH_URL", "https://keystone.example.org:5000/v3")
+_IN_ST = ("ST_AUTH", "https://swift.example.org/auth/v1.0")
 
 #: What python-novaclient and its contemporaries called them.
 _OLD_NAMES = {"tenant_name": "project_name", "tenant_id": "project_id", "user_name": "username"}
@@ -102,7 +109,7 @@ def choose(
     if session is not None or auth is not None:
         return _ready(session, auth, usual)
     if credentials is not None:
-        return _from_options(location, _texts(credentials), usual, "credentials=…")
+        return _from_options(location, _texts(credentials), usual, "credentials=…", _IN_CREDENTIALS)
     if location.user is not None:
         return _from_url(location, usual)
     if cloud is None and location.version != "1":
@@ -179,7 +186,7 @@ def _from_url(location: Location, usual: Mapping[str, Any]) -> Access:
             f"{str(location.url.without_credentials())!r}: its user info names a user and no tenant "
             f"(project); expected '<user>+<tenant>:<password>@', such as 'alice+demo:secret@'"
         )
-    return _from_options(location, options, usual, "the user info of the URL")
+    return _from_options(location, options, usual, "the user info of the URL", _IN_OS)
 
 
 def _from_environment(location: Location, environ: Mapping[str, str], usual: Mapping[str, Any]) -> Access:
@@ -189,26 +196,41 @@ def _from_environment(location: Location, environ: Mapping[str, str], usual: Map
         options = {"username": tempauth["user"], "password": tempauth["key"], "auth_type": "v1password"}
         if "auth" in tempauth:
             options["auth_url"] = tempauth["auth"]
-        return _from_options(location, options, usual, "ST_USER and ST_KEY of the environment")
+        return _from_options(location, options, usual, "ST_USER and ST_KEY of the environment", _IN_ST)
     if has_keystone:
-        return _from_options(location, keystone, usual, "OS_… of the environment")
+        return _from_options(location, keystone, usual, "OS_… of the environment", _IN_OS)
+    if location is NOWHERE:
+        missing, others = "there are no credentials:", "or cloud='…'"
+    else:
+        missing = f"there are no credentials for {str(location.url)!r}: none in the URL, and"
+        others = "cloud='…', auth=… or session=…"
     raise InvalidOption(
-        f"there are no credentials for {str(location.url)!r}: none in the URL, and neither OS_USERNAME, "
-        f"OS_APPLICATION_CREDENTIAL_ID, OS_TOKEN, OS_CLOUD nor ST_USER in the environment. Set those, or "
-        f"give credentials={{…}}, cloud='…', auth=… or session=…"
+        f"{missing} neither OS_USERNAME, OS_APPLICATION_CREDENTIAL_ID, OS_TOKEN, OS_CLOUD nor ST_USER in the "
+        f"environment. Set those, or give credentials={{…}}, {others}"
     )
 
 
 def _from_options(
-    location: Location, options: Mapping[str, str], usual: Mapping[str, Any], source: str
+    location: Location,
+    options: Mapping[str, str],
+    usual: Mapping[str, Any],
+    source: str,
+    address: tuple[str, str],
 ) -> Access:
     """The plugin that fits what is given, and what it takes of that."""
     plain = dict(options)
-    auth_url = location.auth_url or plain.get("auth_url")
+    auth_url = location.auth_url
+    if auth_url is None:
+        auth_url = plain.get("auth_url", "")
+        check_address(auth_url, *address)
     if not auth_url:
+        name, example = address
+        also = (
+            "" if location is NOWHERE else f", and {str(location.url.without_credentials())!r} names no host"
+        )
         raise InvalidOption(
-            f"it is not known where to authenticate: {str(location.url.without_credentials())!r} names no "
-            f"host, and there is no OS_AUTH_URL"
+            f"{name} is missing{also}: it is not known where to authenticate; expected the address of "
+            f"Keystone, such as {example}"
         )
     plain["auth_url"] = auth_url
     version = location.version or _version(auth_url)
@@ -233,6 +255,21 @@ def _from_options(
         options=plain,
         **_only(usual),
     )
+
+
+def check_address(auth_url: str, name: str, example: str) -> None:
+    """Refuse an address that holds user info, or what looks like it.
+
+    The libraries below write it into their logs, and we into our errors.
+
+    :param name: what it was given as.
+    :raises InvalidOption: without a word of what was given.
+    """
+    if "@" in auth_url or redact(auth_url) != auth_url:
+        raise InvalidOption(
+            f"{name}: user, password and token don't belong into the address; give them by themselves, and "
+            f"of the address no more than {example}"
+        )
 
 
 def _version(auth_url: str) -> str | None:

@@ -23,7 +23,7 @@ from urllib.parse import quote
 from ...errors import InvalidUrl
 from ...url import Url
 
-__all__ = ["SCHEMES", "Location", "locate"]
+__all__ = ["NOWHERE", "SCHEMES", "Location", "locate"]
 
 #: How Keystone is reached, by the scheme of the URL.
 SCHEMES = {"swift": "http", "swt": "http", "swifts": "https", "swts": "https"}
@@ -169,3 +169,7 @@ def _user_info(url: Url, shown: str, expected: str) -> tuple[str | None, str | N
             f"credentials in the environment (OS_…) or in clouds.yaml"
         )
     return user, tenant, url.password
+
+
+#: For who authenticates only. A container has to be there; it is not asked for, and is in no error.
+NOWHERE = locate(Url("swift://?any"))

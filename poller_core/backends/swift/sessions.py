@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from ...errors import InvalidOption, PollerRefused
 from ...options import seconds
-from .credentials import Access, plugin
+from .credentials import Access, check_address, plugin
 
 __all__ = ["Network", "SharedSession", "network"]
 
@@ -218,6 +218,8 @@ def _from_cloud(access: Access, net: Network) -> _Opened:
             session = cloud.get_session()
     except exceptions.SDKException as error:
         raise InvalidOption(f"cloud={access.cloud!r}: {error}") from None
+    where = getattr(session.auth, "auth_url", None) or ""
+    check_address(where, f"cloud={access.cloud!r}: auth_url", "'https://keystone.example.org:5000/v3'")
     if net.verify is not None:
         session.verify = net.verify
     _limit(session, net)
