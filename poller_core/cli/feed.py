@@ -77,7 +77,9 @@ class Feed:
         :raises PollerError: for what does not mend itself.
         """
         try:
-            await asyncio.wait_for(self._subscription.wait(), self._interval)
+            # Not wait_for(), here and below, which before Python 3.12 can lose a cancellation that comes with news.
+            async with asyncio.timeout(self._interval):
+                await self._subscription.wait()
         except TimeoutError:
             return
 
@@ -110,6 +112,7 @@ async def patiently(stop: Stop, call: Callable[..., _Result], *arguments: Any) -
                 return None
             log.warning("%s; trying again in %g s", error, pause)
         try:
-            await asyncio.wait_for(stop.asked.wait(), pause)
+            async with asyncio.timeout(pause):
+                await stop.asked.wait()
         except TimeoutError:
             pause = min(2 * pause, _LONGEST_PAUSE)

@@ -93,7 +93,9 @@ class Worker:
                 pause,
             )
             try:
-                await asyncio.wait_for(self._stop.asked.wait(), pause)
+                # Not wait_for(), which before Python 3.12 can lose a cancellation that comes with the end.
+                async with asyncio.timeout(pause):
+                    await self._stop.asked.wait()
                 break
             except TimeoutError:
                 pause = min(2 * pause, _LONGEST_PAUSE)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.airflow.tools import consumers, put
@@ -83,6 +85,18 @@ def test_hook(host: AirflowHost, inbox: Path) -> None:
     assert host.xcom("hook", run, "with_hook") == ["a"]
 
 
+def prefer(pid: int) -> None:
+    """Let the processor be given to a process and its children first.
+
+    A loop that others take the processor from looks blocked, and a hundred workers on two processors do that.
+    What is asked here is whether our triggers block it. Only root may do this; others have to be patient.
+    """
+    process = psutil.Process(pid)
+    for one in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.AccessDenied):
+            one.nice(-15)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_hundred_sensors_cost_one_listing(host: AirflowHost, inbox: Path) -> None:
@@ -91,6 +105,7 @@ def test_hundred_sensors_cost_one_listing(host: AirflowHost, inbox: Path) -> Non
         (inbox / f"{folder:02}").mkdir()
         for number in range(2000):
             (inbox / f"{folder:02}" / f"{number:04}").touch()
+    prefer(host.pid("triggerer"))
     began = len(host.log("triggerer"))
     run = host.trigger("hundred", {"inbox": str(inbox)})
 
