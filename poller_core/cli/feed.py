@@ -77,7 +77,7 @@ class Feed:
         :raises PollerError: for what does not mend itself.
         """
         try:
-            # Not wait_for(), here and below, which before Python 3.12 can lose a cancellation that comes with news.
+            # Not wait_for(), which before Python 3.12 can lose a cancellation that comes with news.
             async with asyncio.timeout(self._interval):
                 await self._subscription.wait()
         except TimeoutError:
