@@ -46,7 +46,10 @@ def host(work: Path) -> Iterator[AirflowHost]:
     host = AirflowHost(
         work / "home",
         dags,
-        settings={"TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10"},
+        settings={
+            "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
+            "DAG_PROCESSOR__REFRESH_INTERVAL": "5",  # how often new files are looked for
+        },
         environ={
             "POLLER_TEST_WORK": str(work),
             "POLLER_INBOX": str(work / "examples"),
