@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from airflow.providers.common.compat.sdk import conf
 
+from poller_core import StateUnreadable
+
 from .provider import RETENTION, RETENTION_UNREAD
 
 __all__ = ["Settings", "claim_token", "consumer_of", "handover", "prepare", "settings"]
@@ -46,9 +48,20 @@ def _usual_state() -> str:
 
 
 def prepare(state: str) -> None:
-    """Make the directory of an SQLite state, for its owner only."""
-    if state.startswith("sqlite:///"):
-        Path(state.removeprefix("sqlite:///")).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make the directory of an SQLite state, for its owner only.
+
+    :raises StateUnreadable: if that can't be done.
+    """
+    if not state.startswith("sqlite:///"):
+        return
+    folder = Path(state.removeprefix("sqlite:///")).parent
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateUnreadable(
+            f"the directory of the state, {folder}, can't be made: {error.strerror}; expected a place that "
+            f"may be written to, in [poller] state of Airflow's configuration or in state=…"
+        ) from None
 
 
 def handover() -> float:

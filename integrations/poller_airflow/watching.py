@@ -89,7 +89,8 @@ class Watching:
         usual = settings()
         url = Url(self.url)
         options = dict(connection)
-        state = self.state or options.pop("state", None) or usual.state
+        of_connection = options.pop("state", None)
+        state = self.state or of_connection or usual.state
         if url.scheme == "file":
             options = {}  # a connection for containers may be given for its state alone
         prepare(state)

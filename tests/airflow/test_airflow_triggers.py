@@ -17,8 +17,10 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow.sdk import Asset
 from poller_airflow import PollerEventTrigger, PollerSensor, PollerTrigger, poller_asset
 from poller_airflow.assets import trigger_of
+from poller_airflow.watching import Watching
 
-from poller_core import FilePoller, InvalidOption, InvalidUrl, make_poller
+from poller_core import FilePoller, InvalidOption, InvalidUrl, NoPoller, Poller, StateUnreadable, make_poller
+from poller_core import poller as registry
 from poller_core.backends.filesystem import FileSystem
 from tests.airflow.tools import put
 
@@ -212,6 +214,33 @@ def test_credentials_are_refused() -> None:
         PollerEventTrigger("/data").serialize()
     with pytest.raises(InvalidOption, match=r"is not watched by a poller"):
         trigger_of("inbox")
+
+
+def test_state_of_the_task_comes_before_the_connections(
+    box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, ours = tmp_path / "theirs" / "state.db", tmp_path / "ours" / "state.db"
+    made = {"conn_type": "poller", "extra": {"state": f"sqlite:///{theirs}"}}
+    monkeypatch.setenv("AIRFLOW_CONN_STORE", json.dumps(made))
+    Watching(str(box), "c", conn_id="store").open().close()
+    assert theirs.exists()
+    Watching(str(box), "c", conn_id="store", state=f"sqlite:///{ours}").open().close()
+    assert ours.exists()
+    assert ours.parent.stat().st_mode & 0o777 == 0o700
+    with pytest.raises(StateUnreadable, match=r"can't be made.*expected a place that may be written to"):
+        Watching(str(box), "c", state="sqlite:////dev/null/state.db").open()
+    with pytest.raises(InvalidUrl, match=r"'box' is a relative path"):
+        Watching("box", "c").open()
+
+
+def test_poller_without_a_journal_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock(Poller):
+        def get_new_events(self) -> list[Any]:
+            return []
+
+    monkeypatch.setattr(registry, "_registry", {"clock": [Clock]})
+    with pytest.raises(NoPoller, match="Clock, which is registered for 'clock' URLs, has no journal"):
+        Watching("clock://wall", "c", state=f"sqlite:///{tmp_path}/state.db").open()
 
 
 def test_uri_of_an_asset_names_its_container() -> None:
