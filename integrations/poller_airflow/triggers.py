@@ -40,8 +40,8 @@ _LONGEST_PAUSE = 300.0
 #: How often a change in what troubles a target is told in the log, seconds.
 _TELL_EVERY = 5.0
 
-# Opening a poller may list a whole tree, or wait for a cloud that does not answer, and who wants another target
-# is not to wait for that. The loop's own threads are for everybody, and few; so these are ours.
+# Opening a poller may list a whole tree, or wait for a cloud that does not answer, and who wants another
+# target is not to wait for that. The loop's own threads are for everybody, and few; so these are ours.
 _openers = ThreadPoolExecutor(max_workers=64, thread_name_prefix="poller-open")
 
 
