@@ -58,6 +58,8 @@ def poller_options(connection: Any) -> dict[str, Any]:
     for name, kind in _NUMBERS.items():
         if name in options:
             options[name] = _number(connection.conn_id, name, kind, options[name])
+    if "insecure" in options:
+        options["insecure"] = _flag(connection.conn_id, "insecure", options["insecure"])
     credentials = {name: str(extra[name]) for name in CREDENTIALS if name in extra}
     if connection.login:
         credentials["username"] = connection.login
@@ -96,6 +98,16 @@ def _number(conn_id: str, name: str, kind: type, value: object) -> float | int:
         return kind(value)  # type: ignore[no-any-return]
     except (TypeError, ValueError):
         raise InvalidOption(f"connection {conn_id!r}: {name} is no number") from None
+
+
+def _flag(conn_id: str, name: str, value: object) -> bool:
+    # A form gives a boolean, a connection that is written as a URI a text.
+    try:
+        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+            str(value).strip().lower()
+        ]
+    except KeyError:
+        raise InvalidOption(f"connection {conn_id!r}: {name} is neither true nor false") from None
 
 
 def _address(connection: Any) -> str | None:

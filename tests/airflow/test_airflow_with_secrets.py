@@ -103,6 +103,7 @@ def test_button_for_an_application_credential(host: AirflowHost, swift_aio: Swif
         ({"extra": {"project_name": "not-there"}}, "401"),
         ({"extra": {"projekt": "demo"}}, "projekt"),
         ({"extra": {"retries": "many"}}, "retries is no number"),
+        ({"extra": {"insecure": "perhaps"}}, "insecure is neither true nor false"),
         ({"extra": {"state": "sqlite:///relative/{nonsense"}}, "relative"),
         (
             {"extra": {"state": "postgresql+psycopg://poller:wonderland-state@127.0.0.1:1/poller"}},
@@ -110,7 +111,7 @@ def test_button_for_an_application_credential(host: AirflowHost, swift_aio: Swif
         ),
         ({"host": None}, "no address to try them at"),
     ],
-    ids=["password", "unreachable", "project", "unknown", "number", "state", "database", "no host"],
+    ids=["password", "unreachable", "project", "unknown", "number", "flag", "state", "database", "no host"],
 )
 def test_button_says_what_is_wrong(
     host: AirflowHost, swift_aio: SwiftAIO, fields: dict[str, Any], says: str
