@@ -18,6 +18,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -83,12 +84,12 @@ def run(host: AirflowHost, work: Path, rounds: int) -> None:
     ways = (*SENSORS, *ASSETS)
     notes = {way: Notes(work, way) for way in ways}
     for way in ways:
-        host.until(f"DAG {way} to be read", lambda way=way: host.get(f"dags/{way}"))
+        host.until(f"DAG {way} to be read", partial(host.get, f"dags/{way}"))
     for way in ASSETS:
         host.pause(way, False)
     note("waiting for the assets to be watched …")
     for way in ASSETS:
-        host.until(f"{way} to be watched", lambda way=way: notes[way].after(0, "watching"))
+        host.until(f"{way} to be watched", partial(notes[way].after, 0, "watching"))
     chance = random.Random(7)
     spread = _spread(chance, rounds)
     found: dict[str, list[Times]] = {way: [] for way in ways}
@@ -144,7 +145,7 @@ class _Round:
             self._host.trigger(way, {"name": self._name})
         for way in SENSORS:
             self._host.until(
-                f"the trigger of {way} to run", lambda way=way: self._notes[way].after(since, "watching")
+                f"the trigger of {way} to run", partial(self._notes[way].after, since, "watching")
             )
         settled = time.time() + SETTLED
         order = [self._shuffled(ASSETS), self._shuffled(SENSORS)]

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -109,17 +110,17 @@ def _triggerers(host: AirflowHost, queues: list[str]) -> Iterator[dict[str, int]
 def run(host: AirflowHost, work: Path, seconds: float) -> None:
     """Measure and print."""
     for way in WAYS:
-        host.until(f"DAG {way} to be read", lambda way=way: host.get(f"dags/{way}"))
+        host.until(f"DAG {way} to be read", partial(host.get, f"dags/{way}"))
     began = time.monotonic()
     runs = {}
     for way, title in WAYS.items():
         note(f"deferring {COUNT} sensors: {title} …")
         runs[way] = host.trigger(way)
-        host.until("all of them to be deferred", lambda way=way: _deferred(host, way, runs[way]), 300)
+        host.until("all of them to be deferred", partial(_deferred, host, way, runs[way]), 300)
     note(f"{time.monotonic() - began:.0f} s; starting {len(WAYS) + 1} triggerers …")
     with _triggerers(host, [IDLE, *WAYS]) as pids:
         for way, title in WAYS.items():
-            host.until(f"all triggers to run: {title}", lambda way=way: _watching(work, way), 180)
+            host.until(f"all triggers to run: {title}", partial(_watching, work, way), 180)
         time.sleep(_REST)
         note(f"watching them for {seconds:.0f} s …")
         before = {way: reading(pid) for way, pid in pids.items()}

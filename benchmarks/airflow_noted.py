@@ -161,7 +161,7 @@ class _Waits(BaseOperator):
         """Nothing: the file is there."""
 
 
-class ArrivalSensor(NotedTask, _Waits):
+class ArrivalSensor(NotedTask, _Waits):  # type: ignore[misc]
     """Waits for a file, with as little as can be done."""
 
     trigger_class = ArrivalTrigger
