@@ -73,8 +73,7 @@ class PollerBatchOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if (asset is None) == (url is None):
-            raise InvalidOption("give either asset=… (what poller_asset made) or url=…, and not both")
+        self._check_target(asset, url)
         if asset is not None:
             trigger = trigger_of(asset)
             url, consumer = trigger.url, consumer or trigger.consumer
@@ -91,6 +90,10 @@ class PollerBatchOperator(BaseOperator):
         self.max_age = 30.0 if max_age is None else max_age
         self.skip_when_empty = skip_when_empty
         self.options = plain_options(options or {})
+
+    def _check_target(self, asset: Any, url: Any) -> None:
+        if (asset is None) == (url is None):
+            raise InvalidOption("give either asset=… (what poller_asset made) or url=…, and not both")
 
     def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
         """Render templates, and refuse what they have become before Airflow stores that."""
@@ -132,24 +135,47 @@ class PollerDispatchOperator(PollerBatchOperator):
     event has one run. Returns the ids of the runs, in the order of the events.
 
     :param trigger_dag_id: the DAG to run (templated).
+    :param events: what a sensor or :class:`PollerBatchOperator` before it returned, as
+        ``events=wait.output`` (templated). Without it, the operator claims its run's batch itself, and needs
+        ``asset`` or ``url``.
     :param conf: more for the runs' ``conf`` (templated).
     :param kwargs: as :class:`PollerBatchOperator`.
     """
 
-    template_fields: Sequence[str] = (*PollerBatchOperator.template_fields, "trigger_dag_id", "conf")
+    template_fields: Sequence[str] = (
+        *PollerBatchOperator.template_fields,
+        "trigger_dag_id",
+        "events",
+        "conf",
+    )
     operator_extra_links = (DispatchedRunsLink(),)
 
-    def __init__(self, *, trigger_dag_id: str, conf: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *, trigger_dag_id: str, events: Any = None, conf: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        self.events = events  # before the rest, which asks for it
         super().__init__(**kwargs)
         self.trigger_dag_id = trigger_dag_id
         self.conf = dict(conf or {})
 
+    def _check_target(self, asset: Any, url: Any) -> None:
+        if self.events is None:
+            super()._check_target(asset, url)
+        elif asset is not None or url is not None:
+            raise InvalidOption("give events=… (what a sensor returned), or asset=… or url=…, and not both")
+
     def execute(self, context: Any) -> Any:
         """Make the runs."""
+        if self.events is None:
+            events = [plain(event) for event in self.claimed(context)]
+        elif self.events or not self.skip_when_empty:
+            events = list(self.events)
+        else:
+            raise AirflowSkipException("The task before this one gave no events")
         made, there = [], 0
-        for event in self.claimed(context):
-            run_id = f"poller__{event.id}"
-            there += not self._dispatch(run_id, {**self.conf, "event": plain(event)})
+        for event in events:
+            run_id = f"poller__{event['id']}"
+            there += not self._dispatch(run_id, {**self.conf, "event": event})
             made.append(run_id)
         if there:
             self.log.info("%d of %d runs of %r were there already", there, len(made), self.trigger_dag_id)

@@ -98,6 +98,20 @@ def test_one_run_per_event(host: AirflowHost, work: Path, state: Path) -> None:
     assert links["Dispatched runs"].endswith("/dags/one_parcel/runs?run_id_pattern=poller__")
 
 
+def test_one_run_per_event_of_a_sensor(host: AirflowHost, work: Path) -> None:
+    before = {run["dag_run_id"] for run in host.runs("one_parcel")}
+    names = ["letter-1", "letter-2"]
+    for name in names:
+        put(work / "assets" / "letters" / name)
+    run = host.trigger("dispatcher_of_sensor")
+    assert host.finished("dispatcher_of_sensor", run) == "success"
+    made = host.xcom("dispatcher_of_sensor", run, "dispatch")
+    assert made == [f"poller__{event['id']}" for event in host.xcom("dispatcher_of_sensor", run, "wait")]
+    assert before.isdisjoint(made)
+    assert all(host.finished("one_parcel", one) == "success" for one in made)
+    assert [host.xcom("one_parcel", one, "open_parcel") for one in made] == names
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_bursts_while_triggerers_are_killed(host: AirflowHost, work: Path, state: Path) -> None:

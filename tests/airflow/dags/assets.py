@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.providers.common.messaging.triggers.msg_queue import MessageQueueTrigger
 from airflow.sdk import DAG, Asset, AssetWatcher, task
-from poller_airflow import PollerBatchOperator, PollerDispatchOperator, poller_asset
+from poller_airflow import PollerBatchOperator, PollerDispatchOperator, PollerSensor, poller_asset
 
 WORK = Path(os.environ["POLLER_TEST_WORK"])
 
@@ -63,6 +63,12 @@ with DAG(
 ):
     PollerDispatchOperator(
         task_id="dispatch", asset=parcels, trigger_dag_id="one_parcel", conf={"from": "test"}
+    )
+
+with DAG("dispatcher_of_sensor", schedule=None, catchup=False, is_paused_upon_creation=False):
+    wait = PollerSensor(task_id="wait", url=inbox("letters"), existing="report", deferrable=False)
+    PollerDispatchOperator(
+        task_id="dispatch", events=wait.output, trigger_dag_id="one_parcel", conf={"from": "test"}
     )
 
 with DAG("one_parcel", schedule=None, catchup=False, is_paused_upon_creation=False):
