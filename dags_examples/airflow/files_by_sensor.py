@@ -12,7 +12,7 @@ data interval again.
 from __future__ import annotations
 
 import os
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from airflow.sdk import DAG, task
@@ -21,7 +21,15 @@ from poller_airflow import PollerSensor
 INBOX = Path(os.environ.get("POLLER_INBOX") or Path.home() / "inbox")
 INBOX.mkdir(parents=True, exist_ok=True)
 
-with DAG("files_by_sensor", schedule="@continuous", max_active_runs=1, tags=["poller"], doc_md=__doc__):
+with DAG(
+    "files_by_sensor",
+    schedule="@continuous",
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    tags=["poller"],
+    doc_md=__doc__,
+):
     wait = PollerSensor(
         task_id="wait",
         url=INBOX,

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException
-from airflow.sdk import Asset
+from airflow.sdk import Asset, Connection
 from poller_airflow import PollerEventTrigger, PollerSensor, PollerTrigger, poller_asset
 from poller_airflow.assets import trigger_of
+from poller_airflow.connections import poller_options
 from poller_airflow.watching import Watching
 
 from poller_core import FilePoller, InvalidOption, InvalidUrl, NoPoller, Poller, StateUnreadable, make_poller
@@ -216,15 +217,13 @@ def test_credentials_are_refused() -> None:
         trigger_of("inbox")
 
 
-def test_state_of_the_task_comes_before_the_connections(
-    box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_state_of_the_task_comes_before_the_connections(box: Path, tmp_path: Path) -> None:
     theirs, ours = tmp_path / "theirs" / "state.db", tmp_path / "ours" / "state.db"
-    made = {"conn_type": "poller", "extra": {"state": f"sqlite:///{theirs}"}}
-    monkeypatch.setenv("AIRFLOW_CONN_STORE", json.dumps(made))
-    Watching(str(box), "c", conn_id="store").open().close()
+    extra = json.dumps({"state": f"sqlite:///{theirs}"})
+    connection = poller_options(Connection(conn_id="store", conn_type="poller", extra=extra))
+    Watching(str(box), "c").open_with(connection).close()
     assert theirs.exists()
-    Watching(str(box), "c", conn_id="store", state=f"sqlite:///{ours}").open().close()
+    Watching(str(box), "c", state=f"sqlite:///{ours}").open_with(connection).close()
     assert ours.exists()
     assert ours.parent.stat().st_mode & 0o777 == 0o700
     with pytest.raises(StateUnreadable, match=r"can't be made.*expected a place that may be written to"):

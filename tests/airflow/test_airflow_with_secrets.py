@@ -46,7 +46,25 @@ def button(host: AirflowHost, body: dict[str, Any]) -> tuple[bool, str]:
     return answer["status"], answer["message"]
 
 
-def test_button(host: AirflowHost, swift_aio: SwiftAIO, keystone: Box, work: Path) -> None:
+@pytest.fixture(scope="module")
+def example(host: AirflowHost, swift_aio: SwiftAIO, state: Path) -> Iterator[Box]:
+    """The container of the example, which is watched, and in which something has landed.
+
+    It is looked at once a minute, which passes while other tests run.
+    """
+    inbox = Box(swift_aio, "example", keystone=True).create()
+    inbox.put("old", b"there before")
+    host.ask("POST", "connections", json={"connection_id": "poller_swift", **connection(swift_aio)})
+    host.pause("swift_container", False)
+    host.until("it to be watched", lambda: "swift_inbox" in consumers(state))
+    inbox.put("a", b"123")
+    yield inbox
+    host.pause("swift_container")
+    inbox.remove()
+    inbox.close()
+
+
+def test_button(host: AirflowHost, swift_aio: SwiftAIO, keystone: Box, example: Box) -> None:
     well, said = button(host, connection(swift_aio))
     assert well, said
     assert f"Swift: account AUTH_{swift_aio.env['AIO_PROJECT_ID']}" in said
@@ -142,23 +160,6 @@ def test_sensor_on_a_container(host: AirflowHost, swift_aio: SwiftAIO, keystone:
     assert "Claimed 1 event(s)" in log
 
 
-def test_example_of_a_container(host: AirflowHost, swift_aio: SwiftAIO, keystone: Box, state: Path) -> None:
-    host.ask("POST", "connections", json={"connection_id": "poller_swift", **connection(swift_aio)})
-    keystone.put("old", b"there before")
-    inbox = Box(swift_aio, "example", keystone=True).create()
-    try:
-        host.pause("swift_container", False)
-        host.until("it to be watched", lambda: "swift_inbox" in consumers(state))
-        inbox.put("a", b"123")
-        (run,) = host.until("a run", lambda: host.runs("swift_container"), 180)
-        assert host.finished("swift_container", run["dag_run_id"]) == "success"
-        assert host.xcom("swift_container", run["dag_run_id"], "load") == {"a": 3}
-    finally:
-        host.pause("swift_container")
-        inbox.remove()
-        inbox.close()
-
-
 def test_password_that_a_template_gives(host: AirflowHost, swift_aio: SwiftAIO, keystone: Box) -> None:
     """It is there only when the task runs, and is refused before Airflow stores what the template became."""
     run = host.trigger("template_with_secret")
@@ -205,6 +206,12 @@ def test_dags_with_a_secret_are_import_errors(host: AirflowHost, work: Path) -> 
             path.unlink()
             for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
                 compiled.unlink()
+
+
+def test_example_of_a_container(host: AirflowHost, example: Box) -> None:
+    (run,) = host.until("a run", lambda: host.runs("swift_container"), 180)
+    assert host.finished("swift_container", run["dag_run_id"]) == "success"
+    assert host.xcom("swift_container", run["dag_run_id"], "load") == {"a": 3}
 
 
 def test_no_secret_is_left_anywhere(host: AirflowHost, work: Path) -> None:
