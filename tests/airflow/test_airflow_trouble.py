@@ -42,7 +42,7 @@ def test_bad_input_fails_the_task_with_what_is_wrong(host: AirflowHost, work: Pa
             assert message in log, task
             assert "wonderland-17" not in log
     assert (work / "garbage.db").read_bytes().startswith(b"this is no database"), "the state was overwritten"
-    assert host.healthy()
+    host.until("all services to be well", host.healthy, 60)
 
 
 def test_asset_of_a_directory_that_comes_later(host: AirflowHost, work: Path, state: Path) -> None:

@@ -208,6 +208,7 @@ def test_dags_with_a_secret_are_import_errors(host: AirflowHost, work: Path) -> 
                 compiled.unlink()
 
 
+@pytest.mark.slow
 def test_example_of_a_container(host: AirflowHost, example: Box) -> None:
     (run,) = host.until("a run", lambda: host.runs("swift_container"), 180)
     assert host.finished("swift_container", run["dag_run_id"]) == "success"
