@@ -31,13 +31,6 @@ def get_provider_info() -> dict[str, Any]:
         "name": _NAME,
         "description": "Runs that start from new files and objects: none missed, none twice.",
         "versions": [version("poller-core")],
-        "integrations": [
-            {
-                "integration-name": _NAME,
-                "external-doc-url": "https://pypi.org/project/poller-core/",
-                "tags": ["service"],
-            }
-        ],
         "sensors": [{"integration-name": _NAME, "python-modules": ["poller_airflow.sensors"]}],
         "operators": [{"integration-name": _NAME, "python-modules": ["poller_airflow.operators"]}],
         "hooks": [{"integration-name": _NAME, "python-modules": ["poller_airflow.hooks"]}],
