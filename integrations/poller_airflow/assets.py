@@ -20,7 +20,7 @@ from poller_core.listed import options_for
 
 from .secrets import OURS, refuse_secrets
 from .triggers import PollerEventTrigger
-from .watching import plain_options, refuse_relative
+from .watching import plain_options, plain_seconds, refuse_relative
 
 __all__ = ["poller_asset", "trigger_of"]
 
@@ -71,10 +71,10 @@ def poller_asset(
         consumer,
         conn_id=conn_id,
         state=state,
-        poke_interval=_seconds(poke_interval),
-        remind=_seconds(remind),
+        poke_interval=plain_seconds(poke_interval),
+        remind=plain_seconds(remind),
         limit=limit,
-        batch_for=_seconds(batch_for),
+        batch_for=plain_seconds(batch_for),
         **plain_options(options),
     )
     refuse_secrets(url, state, trigger.options)
@@ -105,7 +105,3 @@ def trigger_of(asset: Any) -> PollerEventTrigger:
         f"asset={asset!r} is not watched by a poller; make it with poller_asset('inbox', '/data/inbox'), or "
         f"give url=… and consumer=…"
     )
-
-
-def _seconds(value: float | timedelta) -> float:
-    return value.total_seconds() if isinstance(value, timedelta) else value

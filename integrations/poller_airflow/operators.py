@@ -12,12 +12,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException
 
 from poller_core import Event, InvalidOption
 
 from .assets import trigger_of
 from .links import DispatchedRunsLink
+from .rendering import RendersNoSecret
 from .secrets import refuse_secrets
 from .settings import claim_token, consumer_of
 from .watching import (
@@ -34,7 +35,7 @@ from .watching import (
 __all__ = ["PollerBatchOperator", "PollerDispatchOperator"]
 
 
-class PollerBatchOperator(BaseOperator):
+class PollerBatchOperator(RendersNoSecret):
     """Takes the batch of its run: the first task of a DAG that an asset schedules.
 
     Returns the events as a list of JSON objects, as :class:`~poller_airflow.PollerSensor` does, and skips
@@ -94,12 +95,6 @@ class PollerBatchOperator(BaseOperator):
     def _check_target(self, asset: Any, url: Any) -> None:
         if (asset is None) == (url is None):
             raise InvalidOption("give either asset=… (what poller_asset made) or url=…, and not both")
-
-    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
-        """Render templates, and refuse what they have become before Airflow stores that."""
-        super().render_template_fields(context, jinja_env)
-        with as_airflow_has_it():
-            refuse_secrets(self.url, self.state)
 
     def claimed(self, context: Any) -> list[Event]:
         """The events of this run.

@@ -26,6 +26,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from .rendering import RendersNoSecret
 from .secrets import refuse_secrets
 from .settings import claim_token, consumer_of, handover
 from .triggers import PollerTrigger
@@ -35,6 +36,7 @@ from .watching import (
     as_airflow_has_it,
     plain,
     plain_options,
+    plain_seconds,
     plain_url,
     report,
     report_claim,
@@ -43,7 +45,7 @@ from .watching import (
 __all__ = ["PollerSensor"]
 
 
-class PollerSensor(BaseSensorOperator):
+class PollerSensor(RendersNoSecret, BaseSensorOperator):
     """Waits for events at a URL and returns them, as a list of JSON objects ready for ``.expand()``.
 
     Each has ``subject``, ``event`` (``"created"``, ``"modified"``, ``"deleted"``), ``id``, ``seq``, ``key``,
@@ -112,7 +114,7 @@ class PollerSensor(BaseSensorOperator):
         self.conn_id = conn_id
         self.consumer = consumer
         self.limit = limit
-        self.batch_for = batch_for.total_seconds() if isinstance(batch_for, timedelta) else batch_for
+        self.batch_for = plain_seconds(batch_for)
         self.deferrable = deferrable
         self.state = state
         self.include = _listed(include)
@@ -173,12 +175,6 @@ class PollerSensor(BaseSensorOperator):
             poller, self._poller = self._poller, None
             if poller is not None:
                 poller.close()
-
-    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
-        """Render templates, and refuse what they have become before Airflow stores that."""
-        super().render_template_fields(context, jinja_env)
-        with as_airflow_has_it():
-            refuse_secrets(self.url, self.state)
 
     # -- the sensor ----------------------------------------------------------
 

@@ -44,6 +44,7 @@ __all__ = [
     "as_airflow_has_it",
     "plain",
     "plain_options",
+    "plain_seconds",
     "plain_url",
     "refuse_relative",
     "report",
@@ -153,12 +154,13 @@ def plain_options(given: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         if value is None:
             continue
-        if isinstance(value, timedelta):
-            value = value.total_seconds()  # noqa: PLW2901 - as JSON has it
-        elif isinstance(value, tuple | set | frozenset):
-            value = list(value)  # noqa: PLW2901
-        plain[name] = value
+        plain[name] = list(value) if isinstance(value, tuple | set | frozenset) else plain_seconds(value)
     return plain
+
+
+def plain_seconds(value: Any) -> Any:
+    """A ``timedelta`` as seconds; anything else as it is."""
+    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 def plain_url(url: Any) -> Any:

@@ -6,23 +6,10 @@ from typing import Any
 
 import pytest
 
-from poller_core import FilePoller, INotifyPoller
-from tests.races.tools import watchable
-from tests.test_async import no_thread_is_left
+from poller_core import FilePoller
+from tests.test_async import inbox, kind, no_thread_is_left
 
-__all__ = ["no_thread_is_left"]  # a fixture that is used by all
-
-
-@pytest.fixture
-def inbox(tmp_path):
-    with watchable(tmp_path) as path:
-        (path / "inbox").mkdir()
-        yield path / "inbox"
-
-
-@pytest.fixture(params=[FilePoller, INotifyPoller], ids=["scan", "inotify"])
-def kind(request):
-    return request.param
+__all__ = ["inbox", "kind", "no_thread_is_left"]  # fixtures
 
 
 @pytest.fixture
