@@ -1,0 +1,102 @@
+"""Arguments that hold a secret are refused, with what to do instead.
+
+Guarantees: a password in a URL, or an option that carries one, raises; the adapter asks
+before the host stores it. The error does not show the secret. A template, ``{{ … }}``,
+is recognized where a part of a URL may stand.
+
+Not guaranteed: that a secret is recognized that stands where none belongs, such as in
+a path or a consumer's name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InvalidOption, InvalidUrl
+from ..poller import registered
+
+__all__ = ["OPTIONS", "OURS", "Advice", "has_password", "refuse_secrets", "without_password"]
+
+#: The options of ``make_poller`` that may be given in the open; all are plain JSON.
+OPTIONS = (
+    "recurse",
+    "events",
+    "include",
+    "exclude",
+    "default_exclude",
+    "settle",
+    "follow_symlinks",
+    "directories",
+    "metadata",
+    "fingerprint",
+    "existing",
+    "start",
+    "full_every",
+    "cloud",
+    "region",
+    "interface",
+    "cacert",
+    "insecure",
+)
+#: Options that carry a secret, and so come from where the host keeps secrets only.
+_SECRET = ("credentials", "session", "auth", "password", "username", "token")
+#: User and password, also of a URL that is a template yet, or malformed.
+_PASSWORD = re.compile(r"//(?:\{\{.*?\}\}|[^/?#@:])*:(?:\{\{.*?\}\}|[^/?#@])*@")
+#: The schemes whose pollers come with this package, and so take no options but these.
+OURS = ("file", "swift", "swifts", "swt", "swts")
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do instead, in the words of a host: whole sentences, without the full stop at the end."""
+
+    host: str  #: the host's name, which would store the secret
+    url: Callable[[str], str]  #: about a password in the URL; is given the URL without it
+    state: str  #: about a password in ``state=…``
+    option: Callable[[str], str]  #: about an option that holds a secret; is given its name
+
+
+def refuse_secrets(
+    url: object, state: object = None, options: Mapping[str, Any] | None = None, *, advice: Advice
+) -> None:
+    """Refuse what would put a secret into a host's tables.
+
+    :param url: a URL, a path, or what stands for one, such as another task's output.
+    :param advice: what to do instead, for the error's text.
+    :raises InvalidUrl: if there is a password in the URL.
+    :raises InvalidOption: if there is one elsewhere, or an option is not known.
+    """
+    stored = f"{advice.host} would store it for all to read"
+    if has_password(url):
+        raise InvalidUrl(
+            f"there is a password in the URL, and {stored}. {advice.url(without_password(str(url)))}"
+        )
+    if state is not None and has_password(state):
+        raise InvalidOption(f"there is a password in state=…, and {stored}. {advice.state}")
+    for name in options or {}:
+        if name in _SECRET:
+            raise InvalidOption(f"{name}=… holds a secret, and {stored}. {advice.option(name)}")
+        if name not in OPTIONS and not _of_others(url):
+            raise InvalidOption(f"unknown option {name!r}; options are: {', '.join(OPTIONS)}")
+
+
+def has_password(text: object) -> bool:
+    """Whether there is a password in a URL; what is no text is looked at as the text that it gives."""
+    return _PASSWORD.search(str(text)) is not None
+
+
+def without_password(text: str) -> str:
+    """A URL without the user and password that :func:`has_password` has found."""
+    return _PASSWORD.sub("//", text)
+
+
+def _of_others(url: object) -> bool:
+    """Whether a poller of somebody else's may be meant, which knows its options itself."""
+    text = str(url)
+    if "{{" in text or not isinstance(url, str):
+        return True  # not known yet
+    scheme, colon, _ = text.partition(":")
+    return bool(colon) and scheme.lower() not in OURS and scheme.lower() in registered()
