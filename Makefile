@@ -113,8 +113,11 @@ lock: ## The lock files in requirements/, from pyproject.toml (UPGRADE=1: the ne
 	@$(COMPILE) pyproject.toml --group build -c requirements/bench.txt -o requirements/run.txt
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) --group tools -o requirements/tools.txt
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) --group swift-server -o requirements/swift.txt
-	@for name in airflow airflow-oldest; do $(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml $(EXTRAS) \
-		--extra airflow --group $$name -o requirements/$$name.txt; done
+	@for name in airflow airflow-oldest prefect prefect-oldest both; do \
+		case $$name in airflow*) extra="--extra airflow";; prefect*) extra="--extra prefect";; \
+			*) extra="--extra airflow --extra prefect";; esac; \
+		$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml $(EXTRAS) $$extra --group $$name \
+			-o requirements/$$name.txt || exit 1; done
 	@if grep -n '://' requirements/*.txt; then echo "error: a lock file names a host" >&2; exit 1; fi
 
 build: ## The source distribution and the wheel, in dist/
