@@ -16,11 +16,11 @@ from typing import Any
 from airflow.sdk import Asset, AssetWatcher
 
 from poller_core import InvalidOption, Url
+from poller_core.hosts import OURS, plain_options, plain_seconds, refuse_relative
 from poller_core.listed import options_for
 
-from .secrets import OURS, refuse_secrets
+from .secrets import refuse_secrets
 from .triggers import PollerEventTrigger
-from .watching import plain_options, plain_seconds, refuse_relative
 
 __all__ = ["poller_asset", "trigger_of"]
 

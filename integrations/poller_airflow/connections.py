@@ -15,27 +15,10 @@ from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from poller_core import InvalidOption
+from poller_core.hosts import CREDENTIALS, SWIFT_OPTIONS
 
-__all__ = ["CREDENTIALS", "poller_options"]
+__all__ = ["poller_options"]
 
-#: Fields of the connection that are credentials, named as the ``OS_*`` variables are.
-CREDENTIALS = (
-    "auth_type",
-    "project_name",
-    "project_id",
-    "user_id",
-    "user_domain_name",
-    "user_domain_id",
-    "project_domain_name",
-    "project_domain_id",
-    "application_credential_id",
-    "application_credential_name",
-    "application_credential_secret",
-    "token",
-    "identity_api_version",
-)
-#: Fields that are options of the Swift poller.
-_OPTIONS = ("cloud", "region", "interface", "cacert", "insecure", "timeout", "retries")
 _NUMBERS = {"timeout": float, "retries": int}
 
 
@@ -47,14 +30,14 @@ def poller_options(connection: Any) -> dict[str, Any]:
     :raises InvalidOption: if a field is not known or can't be.
     """
     extra = _extra(connection)
-    unknown = [name for name in extra if name not in (*CREDENTIALS, *_OPTIONS, "state", "auth_url")]
+    unknown = [name for name in extra if name not in (*CREDENTIALS, *SWIFT_OPTIONS, "state", "auth_url")]
     if unknown:
-        known = ", ".join(sorted((*CREDENTIALS, *_OPTIONS, "state", "auth_url")))
+        known = ", ".join(sorted((*CREDENTIALS, *SWIFT_OPTIONS, "state", "auth_url")))
         raise InvalidOption(
             f"connection {connection.conn_id!r}: its extra has {', '.join(sorted(unknown))}; "
             f"known are: {known}"
         )
-    options = {name: extra[name] for name in (*_OPTIONS, "state") if name in extra}
+    options = {name: extra[name] for name in (*SWIFT_OPTIONS, "state") if name in extra}
     for name, kind in _NUMBERS.items():
         if name in options:
             options[name] = _number(connection.conn_id, name, kind, options[name])

@@ -15,22 +15,14 @@ from typing import Any, Literal
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException
 
 from poller_core import Event, InvalidOption
+from poller_core.hosts import JOURNAL_ONLY, plain, plain_options, plain_url, report, report_claim
 
 from .assets import trigger_of
 from .links import DispatchedRunsLink
 from .rendering import RendersNoSecret
 from .secrets import refuse_secrets
 from .settings import claim_token, consumer_of
-from .watching import (
-    JOURNAL_ONLY,
-    Watching,
-    as_airflow_has_it,
-    plain,
-    plain_options,
-    plain_url,
-    report,
-    report_claim,
-)
+from .watching import Watching, as_airflow_has_it
 
 __all__ = ["PollerBatchOperator", "PollerDispatchOperator"]
 

@@ -26,14 +26,8 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from .rendering import RendersNoSecret
-from .secrets import refuse_secrets
-from .settings import claim_token, consumer_of, handover
-from .triggers import PollerTrigger
-from .watching import (
+from poller_core.hosts import (
     JOURNAL_ONLY,
-    Watching,
-    as_airflow_has_it,
     plain,
     plain_options,
     plain_seconds,
@@ -41,6 +35,12 @@ from .watching import (
     report,
     report_claim,
 )
+
+from .rendering import RendersNoSecret
+from .secrets import refuse_secrets
+from .settings import claim_token, consumer_of, handover
+from .triggers import PollerTrigger
+from .watching import Watching, as_airflow_has_it
 
 __all__ = ["PollerSensor"]
 

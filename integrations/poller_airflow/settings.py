@@ -6,23 +6,19 @@ machine and at whatever try; they fit the state's limits whatever Airflow allows
 
 from __future__ import annotations
 
-import hashlib
 import os
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from airflow.providers.common.compat.sdk import conf
 
-from poller_core import StateUnreadable
+from poller_core.hosts import fitting
 
 from .provider import RETENTION, RETENTION_UNREAD
 
-__all__ = ["Settings", "claim_token", "consumer_of", "handover", "prepare", "settings"]
+__all__ = ["Settings", "claim_token", "consumer_of", "handover", "settings"]
 
 #: The section of Airflow's configuration.
 SECTION = "poller"
-#: What the state takes for a name.
-_LONGEST = 250
 
 
 class Settings(NamedTuple):
@@ -47,23 +43,6 @@ def _usual_state() -> str:
     return f"sqlite:///{home}/poller/state.db"
 
 
-def prepare(state: str) -> None:
-    """Make the directory of an SQLite state, for its owner only.
-
-    :raises StateUnreadable: if that can't be done.
-    """
-    if not state.startswith("sqlite:///"):
-        return
-    folder = Path(state.removeprefix("sqlite:///")).parent
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StateUnreadable(
-            f"the directory of the state, {folder}, can't be made: {error.strerror}; expected a place that "
-            f"may be written to, in [poller] state of Airflow's configuration or in state=…"
-        ) from None
-
-
 def handover() -> float:
     """How long Airflow may take to notice that a task has deferred itself, seconds.
 
@@ -77,19 +56,11 @@ def handover() -> float:
 def consumer_of(context: Any) -> str:
     """The consumer of a task that names none: its DAG's id and its own."""
     ti = context["ti"]
-    return _fitting(f"{ti.dag_id}.{ti.task_id}")
+    return fitting(f"{ti.dag_id}.{ti.task_id}")
 
 
 def claim_token(context: Any) -> str:
     """What a run's claim is bound to: ``<dag id>/<run id>/<task id>``, and ``[<map index>]`` if mapped."""
     ti = context["ti"]
     index = getattr(ti, "map_index", -1)
-    return _fitting(f"{ti.dag_id}/{ti.run_id}/{ti.task_id}" + (f"[{index}]" if index >= 0 else ""))
-
-
-def _fitting(name: str) -> str:
-    if len(name) <= _LONGEST and name.isprintable():
-        return name
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    readable = "".join(char if char.isprintable() else "?" for char in name)
-    return f"{readable[: _LONGEST - 17]}~{digest}"
+    return fitting(f"{ti.dag_id}/{ti.run_id}/{ti.task_id}" + (f"[{index}]" if index >= 0 else ""))

@@ -29,9 +29,10 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
 
 from poller_core import InvalidOption, PollerError, Waiting
+from poller_core.hosts import FINAL, plain_options, plain_url
 
 from .secrets import refuse_secrets
-from .watching import FINAL, Watching, plain_options, plain_url
+from .watching import Watching
 
 __all__ = ["PollerEventTrigger", "PollerTrigger"]
 
