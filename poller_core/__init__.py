@@ -21,6 +21,7 @@ from .errors import (
     EventTaken,
     InvalidOption,
     InvalidUrl,
+    LeaseHeld,
     NoPoller,
     OffsetTooOld,
     PollerClosed,
@@ -43,6 +44,8 @@ from .errors import (
     WriteConflict,
 )
 from .events import Event
+from .journals import Journal, open_journal
+from .lease import Lease
 from .listed import ListingPoller
 from .listing import Change, Chunk, Entry, Facts, Gap, Source, Span
 from .local import FilePoller, INotifyPoller
@@ -72,6 +75,9 @@ __all__ = [
     "INotifyPoller",
     "InvalidOption",
     "InvalidUrl",
+    "Journal",
+    "Lease",
+    "LeaseHeld",
     "ListingPoller",
     "NoPoller",
     "OffsetTooOld",
@@ -105,6 +111,7 @@ __all__ = [
     "check_credentials",
     "check_state",
     "make_poller",
+    "open_journal",
     "register_poller",
     "registered",
 ]

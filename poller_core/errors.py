@@ -16,6 +16,7 @@ __all__ = [
     "EventTaken",
     "InvalidOption",
     "InvalidUrl",
+    "LeaseHeld",
     "NoPoller",
     "OffsetTooOld",
     "PollerClosed",
@@ -155,6 +156,10 @@ class UnknownClaim(PollerError):
 
 class UnknownEvent(PollerError):
     """The journal has no event of that id (any more)."""
+
+
+class LeaseHeld(PollerError):
+    """Another poller has the lease of this target and consumer; this one is not needed."""
 
 
 class EventTaken(PollerError):

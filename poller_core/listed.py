@@ -19,33 +19,34 @@ import math
 import os
 import threading
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Literal
-
-import msgspec
 
 from . import pages
 from .clock import Clock
 from .delivery import AsyncBatch, Batch, Claim, Waiting
-from .engine import Engine, Health, Progress
+from .engine import Engine, Progress
 from .errors import InvalidOption, PollerClosed
-from .events import EVENT_NAMES, Event, EventName
+from .events import Event
 from .filters import Exclude, Patterns
+from .lease import Lease, take_lease
 from .listing import Kind, Source, Watch
 from .options import Options, seconds
 from .poller import Poller, registered
 from .pump import Pump, Subscription
 from .sharing import Shared, share
-from .state import ClaimRow, Numbered, Pending, Record, Store, event_id, open_store
-from .status import ConsumerStatus, Status
+from .state import ClaimRow, Numbered, Pending, Record, Store, open_store
+from .state.leases import lease_key
+from .state.single import finish_events
+from .status import Status
+from .stored import status_of, to_event
 from .url import Url
 
 __all__ = ["ListingPoller", "options_for"]
 
 _BACKLOG = 1000
-#: The names of events by the number under which they are stored.
-_NAMES: dict[int, EventName] = {int(Kind[name]): name for name in EVENT_NAMES}
 #: Before and after every time that the journal can hold, seconds; in microseconds it fits the database.
 _FAR = 1e12
 
@@ -79,6 +80,7 @@ class ListingPoller(Poller):
         self._handed: Pending | None = None
         self._subscriptions: list[Subscription] = []
         self._lock = threading.RLock()
+        self._ended = threading.Event()
         self._wanted = Patterns(self.options.include, "include")
         self._kinds = frozenset(int(Kind[name]) for name in self.options.events)
         self._digest = self.options.target.digest(self.url, self.place())
@@ -230,6 +232,21 @@ class ListingPoller(Poller):
                 pending = self._pending(limit)
             return self._batch(pending)
 
+    def finish(self, events: Iterable[Event | str] | Event | str) -> None:
+        """Acknowledge single events, in whatever order, while others stay pending; all of them or none.
+
+        They are not given out again; the consumer's offset follows as far as everything
+        before it is done with. Again does nothing.
+
+        :param events: events, or their ids. Those that the journal has no more are passed over.
+        :raises UnknownEvent: if one is not of this target, or not for this consumer.
+        """
+        # An event can be iterated over as well, so it must not be taken for several.
+        several = [events] if isinstance(events, Event | str) else events
+        ids = [one.id if isinstance(one, Event) else one for one in several]
+        engine = self._engine
+        finish_events(engine.store.database, engine.target_id, self.consumer, ids, self._select)
+
     async def batches(
         self, interval: float = 30.0, limit: int | None = 1000
     ) -> AsyncGenerator[AsyncBatch, None]:
@@ -369,6 +386,11 @@ class ListingPoller(Poller):
             return Claim(self._events(claimed), token)
 
     @property
+    def digest(self) -> str:
+        """What tells the target from others in the state, those of the same URL too: hexadecimal digits."""
+        return self._digest
+
+    @property
     def trouble(self) -> str | None:
         """Why the target, or parts of it, could not be looked at the last time; None: all could. No I/O."""
         health = self._engine.health
@@ -400,6 +422,34 @@ class ListingPoller(Poller):
         count = engine.store.consumers.release(engine.target_id, self.consumer, token)
         self._shared.pump.give_back(self.consumer)
         return count
+
+    @contextmanager
+    def lease(self, wait: float = 0.0) -> Iterator[Lease]:
+        """Be the only one that polls this target as this consumer, for the length of a block.
+
+        For programs of which several run although one would do: the others end, or wait
+        to take over. Whoever shares the state is kept out, on any machine, if they ask for
+        the lease as well. It is free as soon as the holder ends, even if it is killed. A
+        state that is this process's own (``state=None``) always grants it.
+
+        It saves double work, and no more: that nothing is lost or written twice hangs on
+        generations and acknowledgements, not on this. A holder whose connection to
+        PostgreSQL broke has lost it, and may ask with :meth:`Lease.held`.
+
+        :param wait: for how long to wait while another one has it, in seconds, or a ``timedelta``;
+            ``math.inf``: for ever. Closing the poller ends the wait.
+        :raises LeaseHeld: if another one still has it then.
+        :raises PollerClosed: if this poller is closed meanwhile.
+        :raises StateError: if that can't be found out.
+        """
+        engine = self._engine
+        lock = engine.store.database.lease(lease_key(engine.epoch, self.consumer))
+        what = f"consumer {self.consumer!r} of {self.url.without_credentials()} in {engine.store.url}"
+        lease = take_lease(lock, wait, self._ended, what)
+        try:
+            yield lease
+        finally:
+            lease.release()
 
     def claims(self) -> list[ClaimRow]:
         """What tokens have of this consumer's events."""
@@ -454,6 +504,7 @@ class ListingPoller(Poller):
                     self.acknowledge()
                 finally:
                     self._closed = True
+                    self._ended.set()
                     for subscription in list(self._subscriptions):
                         subscription.end()  # others may go on with the engine, so it need not end with us
                     self._shared.release()
@@ -531,62 +582,6 @@ def options_for(url: Url, given: Mapping[str, Any]) -> Options:
         if isinstance(maker, type) and issubclass(maker, ListingPoller):
             return maker.parse_options(url, given)
     return Options.parse(given=given)
-
-
-def to_event(subject: Callable[[bytes], Url], epoch: str, numbered: Numbered) -> Event:
-    """A row of the journal as what users see.
-
-    :param subject: gives the URL of a key.
-    :param epoch: of the target.
-    """
-    seq, detected_at_us, record = numbered
-    kind, key, size, mtime_ns, etag = record
-    return Event(
-        subject=subject(key),
-        event=_NAMES[kind],
-        id=event_id(epoch, seq, record),
-        seq=seq,
-        key=key,
-        size=size,
-        mtime=None if mtime_ns is None else mtime_ns / 1e9,
-        mtime_ns=mtime_ns,
-        etag=etag,
-        detected_at=datetime.fromtimestamp(detected_at_us / 1e6, UTC),
-    )
-
-
-def status_of(store: Store, target_id: int, health: Health | None = None) -> Status:
-    """How a target is, from the state; ``health`` is newer than what the state has, if given."""
-    target = store.reload(target_id)
-    if health is None:
-        health = msgspec.json.decode(target.health, type=Health) if target.health else Health()
-    return Status(
-        url=target.url,
-        target=target.digest,
-        options=msgspec.json.decode(target.options) if target.options else {},
-        complete=target.complete,
-        entries=target.entries,
-        last_look=None if target.looked_at is None else datetime.fromtimestamp(target.looked_at, UTC),
-        look_seconds=target.look_seconds,
-        last_seq=target.last_seq,
-        oldest_seq=target.floor_seq + 1,
-        error=health.error,
-        gaps=health.gaps,
-        errors=list(health.reasons),
-        held=health.held,
-        watching=health.watching,
-        watches=health.watches,
-        overflows=health.overflows,
-        consumers=[
-            ConsumerStatus(
-                name=row.name,
-                seq=row.seq,
-                lag=store.consumers.lag(target_id, row.name),
-                updated_at=datetime.fromtimestamp(row.updated_at, UTC),
-            )
-            for row in store.consumers.all(target_id)
-        ],
-    )
 
 
 def _waiting(pending: Pending) -> Waiting:

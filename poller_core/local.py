@@ -29,6 +29,7 @@ from .listed import ListingPoller
 from .listing import Hints, Row, Source, Span, Watch, key_span
 from .poller import register_poller
 from .state import Store
+from .state.leases import SUFFIX
 from .url import Url
 
 __all__ = ["FilePoller", "INotifyPoller"]
@@ -94,7 +95,7 @@ class FilePoller(ListingPoller):
         if not path.startswith(root):
             return []
         key = path[len(root) :]
-        return [key, key + b"-wal", key + b"-shm", key + b"-journal"]
+        return [key, key + b"-wal", key + b"-shm", key + b"-journal", key + SUFFIX.encode()]
 
 
 class INotifyPoller(FilePoller):

@@ -18,11 +18,11 @@ import typer
 
 from .. import pages
 from ..errors import InvalidOption, PollerError, UnknownClaim, UnknownConsumer
-from ..listed import status_of
 from ..state import ClaimRow, Store, Target
 from ..state.checks import check_store
 from ..state.repair import repair_state
 from ..status import Status
+from ..stored import status_of
 from .app import Common, command, notice
 from .show import Output, moment, stamp
 from .targets import Which, choose, listed, open_state, options_of
@@ -38,6 +38,12 @@ Where = Annotated[
 Consumer = Annotated[str, typer.Option("--consumer", "-c", metavar="NAME", help="Whose.")]
 AnyConsumer = Annotated[
     str | None, typer.Option("--consumer", "-c", metavar="NAME", help="Only this one's.", show_default=False)
+]
+AnyHandler = Annotated[
+    str | None,
+    typer.Option(
+        "--handler", metavar="NAME", help="Only this handler's: see docs/python.md.", show_default=False
+    ),
 ]
 
 
@@ -139,7 +145,7 @@ def consumers(common: Common, which: Which, url: Where = None) -> int:
                 "consumer": row.name,
                 "seq": row.seq,
                 "lag": store.consumers.lag(target.id, row.name),
-                "claims": sum(claim.consumer == row.name for claim in claims),
+                "claims": sum(claim.kind != "handler" and claim.consumer == row.name for claim in claims),
                 "dead": len(store.consumers.dead(target.id, row.name)),
                 "created_at": stamp(row.created_at),
                 "updated_at": stamp(row.updated_at),
@@ -165,20 +171,32 @@ def consumers(common: Common, which: Which, url: Where = None) -> int:
 # -- claims ----------------------------------------------------------------------------
 
 
-def _claims(store: Store, targets: list[Target], consumer: str | None) -> list[tuple[Target, ClaimRow]]:
+def _claims(
+    store: Store, targets: list[Target], consumer: str | None, handler: str | None
+) -> list[tuple[Target, ClaimRow]]:
+    if consumer is not None and handler is not None:
+        raise InvalidOption("--consumer and --handler: give one of them")
+    if handler is not None:
+        return [(target, row) for target in targets for row in store.handlers.claims(target.id, handler)]
     return [(target, row) for target in targets for row in store.consumers.claims(target.id, consumer)]
 
 
 @command("claims")
-def claims(common: Common, which: Which, url: Where = None, consumer: AnyConsumer = None) -> int:
-    """Show which tokens have which events.
+def claims(
+    common: Common,
+    which: Which,
+    url: Where = None,
+    consumer: AnyConsumer = None,
+    handler: AnyHandler = None,
+) -> int:
+    """Show which tokens have which events, of consumers and for handlers.
 
     \b
       poller claims
     """
     output = common.output()
     with open_state(common) as store:
-        found = _claims(store, listed(store, url, which), consumer)
+        found = _claims(store, listed(store, url, which), consumer, handler)
     if output.json:
         output.document(
             [
@@ -231,30 +249,41 @@ def release(
         str | None, typer.Option("--url", metavar="URL", help="Of this target.", show_default=False)
     ] = None,
     consumer: AnyConsumer = None,
+    handler: AnyHandler = None,
 ) -> int:
-    """Give the events of a token back: they are the consumer's next ones.
+    """Give the events of a token back: they are the consumer's next ones; a handler's can be taken again.
 
     \b
       poller release run-2026-11-23
     """
     output = common.output()
     with open_state(common) as store:
-        every = _claims(store, listed(store, url, which), consumer)
-        found = {(target.id, row.consumer): target for target, row in every if row.token == token}
+        every = _claims(store, listed(store, url, which), consumer, handler)
+        found = {
+            (target.id, row.kind == "handler", row.consumer): target
+            for target, row in every
+            if row.token == token
+        }
         if not found:
             raise UnknownClaim(f"no token {token!r} has any events here; see 'poller claims'")
         if len(found) > 1:
-            texts = ", ".join(f"{target.url} consumer {name!r}" for (_, name), target in found.items())
+            texts = ", ".join(f"{target.url} {_whose(*key[1:])}" for key, target in found.items())
             raise InvalidOption(
-                f"several have events of token {token!r}: {texts}; say which, by --url and --consumer"
+                f"several have events of token {token!r}: {texts}; say which, by --url and --consumer "
+                "or --handler"
             )
-        ((target_id, name),) = found
-        count = store.consumers.release(target_id, name, token)
+        ((target_id, handles, name),) = found
+        owners = store.handlers if handles else store.consumers
+        count = owners.release(target_id, name, token)
     if output.json:
-        output.document({"released": count, "consumer": name, "token": token})
+        output.document({"released": count, "handler" if handles else "consumer": name, "token": token})
     else:
-        output.line(f"{count} events were given back to consumer {name!r}")
+        output.line(f"{count} events were given back to {_whose(handles, name)}")
     return 0
+
+
+def _whose(handles: bool, name: str) -> str:
+    return f"handler {name!r}" if handles else f"consumer {name!r}"
 
 
 # -- the state as a whole --------------------------------------------------------------------
@@ -343,6 +372,15 @@ def forget(
             "--consumer", "-c", metavar="NAME", help="Forget only this consumer.", show_default=False
         ),
     ] = None,
+    handler: Annotated[
+        str | None,
+        typer.Option(
+            "--handler",
+            metavar="NAME",
+            help="Forget only which runs have which events for this handler.",
+            show_default=False,
+        ),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> int:
     """Delete what the state knows of a target: its snapshot, its events, its consumers.
@@ -353,20 +391,30 @@ def forget(
     output = common.output()
     if url is None and not which.target:
         raise InvalidOption("say what is to be forgotten: its URL, or --target")
+    if consumer is not None and handler is not None:
+        raise InvalidOption("--consumer and --handler: give one of them")
     with open_state(common) as store:
         target = choose(store, url, which)
-        what = f"{target.url}" if consumer is None else f"consumer {consumer!r} of {target.url}"
+        one = consumer if consumer is not None else handler
+        what = target.url if one is None else f"{_whose(handler is not None, one)} of {target.url}"
         if consumer is not None and store.consumers.get(target.id, consumer) is None:
             raise UnknownConsumer(f"{target.url} has no consumer {consumer!r}; see 'poller consumers'")
+        if handler is not None and not store.handlers.claims(target.id, handler):
+            raise UnknownConsumer(
+                f"no handler {handler!r} has any events of {target.url}; see 'poller claims'"
+            )
         if not yes:
             options = ", ".join(f"{name}={value!r}" for name, value in options_of(target).items())
             _ask(f"forget {what}{f' ({options})' if options else ''}, with {target.entries} entries?")
-        if consumer is None:
-            store.forget(target.id)
-        else:
+        if handler is not None:
+            store.handlers.forget(target.id, handler)
+        elif consumer is not None:
             store.consumers.forget(target.id, consumer)
+        else:
+            store.forget(target.id)
     if output.json:
-        output.document({"forgotten": target.url, "target": target.digest, "consumer": consumer})
+        document = {"forgotten": target.url, "target": target.digest, "consumer": consumer}
+        output.document(document if handler is None else {**document, "handler": handler})
     else:
         notice(common, f"forgot {what}")
     return 0

@@ -6,22 +6,18 @@ is meant, the choices are told.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ..backends.swift.location import SCHEMES, locate
 from ..errors import InvalidOption, StateUnreadable
-from ..events import Event
-from ..listed import options_for, to_event
-from ..state import Numbered, Store, Target, open_store
+from ..listed import options_for
+from ..state import Store, Target, open_store
 from ..state.files import is_there
 from ..state.urls import parse_state_url
+from ..stored import event_of, options_of
 from ..url import Url
 from .app import Common, Watched
 
@@ -124,26 +120,3 @@ def _urls(targets: Sequence[Target]) -> str:
 def _shown(target: Target) -> str:
     options = options_of(target)
     return ", ".join(f"{name}={value!r}" for name, value in options.items()) or "default options"
-
-
-def options_of(target: Target) -> dict[str, Any]:
-    """The options that decide what is listed, where they are not the default, as a poller takes them."""
-    return dict(json.loads(target.options)) if target.options else {}
-
-
-def event_of(target: Target, numbered: Numbered) -> Event:
-    """A row of the journal as what users see, without asking the target."""
-    return to_event(partial(_subject, target), target.epoch, numbered)
-
-
-def _subject(target: Target, key: bytes) -> Url:
-    url = Url(target.url)
-    if url.scheme in SCHEMES:
-        return locate(url).subjects()(key)
-    if url.scheme != "file":
-        return Url(f"{target.url.rstrip('/')}/{os.fsdecode(key)}")
-    root = bytes(url)
-    identity = json.loads(target.identity) if target.identity else {}
-    if identity.get("kind") == "file":
-        root = os.path.dirname(root)
-    return Url.from_path(os.path.join(root, b"") + key.removesuffix(b"/"))

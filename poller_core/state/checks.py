@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeAlias
 from ..errors import OffsetTooOld, StateDamaged, StateError
 from .database import Database
 from .journal import EVERYBODY, NOBODY, JournalRow
-from .ownership import decode_ranges
+from .ownership import HANDLER, decode_ranges
 from .schema import TABLES
 from .sqlite import SqliteDatabase
 from .store import Store
@@ -383,7 +383,7 @@ def _claims(database: Database, target: Target) -> Iterator[Problem]:
         ):
             yield Problem(
                 "error",
-                f"{target.url}: consumer {consumer!r}",
+                f"{target.url}: {_called(consumer)}",
                 f"{count} rows of {table} are of events that never were",
                 cost="nothing: the rows are dropped",
                 statements=(
@@ -394,6 +394,11 @@ def _claims(database: Database, target: Target) -> Iterator[Problem]:
                     ),
                 ),
             )
+
+
+def _called(consumer: str) -> str:
+    name = consumer.removeprefix(HANDLER)
+    return f"consumer {name!r}" if name == consumer else f"handler {name!r}"
 
 
 # -- what belongs to nothing ------------------------------------------------------------------
@@ -420,6 +425,8 @@ def _orphans(database: Database) -> Iterator[Problem]:
         for consumer, count in database.rows(
             f"SELECT consumer, COUNT(*) FROM {name} WHERE {strangers} GROUP BY consumer", (EVERYBODY, NOBODY)
         ):
+            if table == "takes" and consumer.startswith(HANDLER):
+                continue  # a handler needs no row of its own: its takes are all there is of it
             # The journal has no holes, so there a row changes hands and stays.
             action = f"UPDATE {name} SET consumer = ?" if table == "journal" else f"DELETE FROM {name}"
             first = (NOBODY,) if table == "journal" else ()

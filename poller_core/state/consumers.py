@@ -218,7 +218,7 @@ class Consumers(Reading):
         return len(seqs)
 
     def claims(self, target_id: int, name: str | None = None) -> list[ClaimRow]:
-        """Who has what: claims and single takes, of one consumer or of all, oldest first."""
+        """Who has what, oldest first: claims and takes of one consumer; or of all, and of handlers too."""
         return self._claims.all(target_id, name)
 
     def owner(self, target_id: int, name: str, seq: int) -> str | None:

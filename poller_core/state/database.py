@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, TypeAlias
 
 from ..errors import PollerClosed, PollerError
+from .leases import LeaseLock
 
 __all__ = ["Database", "SqlRow"]
 
@@ -159,6 +160,13 @@ class Database(ABC):
     @abstractmethod
     def has_table(self, name: str) -> bool:
         """Whether there is a table of that name."""
+
+    @abstractmethod
+    def lease(self, key: int) -> LeaseLock:
+        """What one holder at a time can have, among all that use this database.
+
+        :param key: which one, see :func:`~poller_core.state.leases.lease_key`.
+        """
 
     @abstractmethod
     def lock_schema(self) -> None:

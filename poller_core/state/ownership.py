@@ -21,7 +21,7 @@ from ..errors import OffsetTooOld, StateDamaged, UnknownClaim
 from .database import Database
 from .journal import covering, to_ranges
 
-__all__ = ["DEAD_LETTER", "FINISHED", "RESERVED", "ClaimRow", "Claims", "decode_ranges", "follow"]
+__all__ = ["DEAD_LETTER", "FINISHED", "HANDLER", "RESERVED", "ClaimRow", "Claims", "decode_ranges", "follow"]
 
 #: The token that has what was put aside as a dead letter.
 DEAD_LETTER = "dead-letter"
@@ -29,6 +29,8 @@ DEAD_LETTER = "dead-letter"
 FINISHED = "finished"
 #: Tokens that are no caller's, and not shown among the claims.
 RESERVED = (DEAD_LETTER, FINISHED)
+#: What a handler's name has before it in place of a consumer's. No consumer's name can begin so.
+HANDLER = "\n"
 
 Ranges = list[tuple[int, int]]
 
@@ -37,14 +39,15 @@ _ranges = msgspec.json.Decoder(Ranges)
 
 @dataclass(frozen=True)
 class ClaimRow:
-    """What one token has of one consumer."""
+    """What one token has of one consumer, or for one handler."""
 
-    consumer: str
+    consumer: str  #: or the handler's name, if ``kind`` says so
     token: str
-    kind: Literal["claim", "take"]
+    kind: Literal["claim", "take", "handler"]
     ranges: list[tuple[int, int]]  #: first and last sequence number, both included
     count: int  #: events
     claimed_at: float  #: seconds since 1970-01-01 UTC; of several takes the first
+    target: str = ""  #: the target's digest, where rows of several are told
 
 
 def decode_ranges(text: str) -> Ranges:
@@ -194,7 +197,7 @@ class Claims:
         return seqs
 
     def all(self, target_id: int, consumer: str | None) -> list[ClaimRow]:
-        """All claims and takes, of one consumer or of all of them, oldest first."""
+        """All claims and takes, of one consumer or of all of them and all handlers, oldest first."""
         where, parameters = ("", ()) if consumer is None else (" AND consumer = ?", (consumer,))
         with self._database.transaction(write=False):
             claims = self._database.rows(
@@ -216,7 +219,17 @@ class Claims:
             seqs.append(seq)
             taken[name, token] = (seqs, min(since, taken_at))
         for (name, token), (seqs, since) in taken.items():
-            found.append(ClaimRow(name, token, "take", to_ranges(seqs), len(seqs), since))
+            handler = name.startswith(HANDLER)
+            found.append(
+                ClaimRow(
+                    name.removeprefix(HANDLER),
+                    token,
+                    "handler" if handler else "take",
+                    to_ranges(seqs),
+                    len(seqs),
+                    since,
+                )
+            )
         return sorted(found, key=lambda row: (row.claimed_at, row.consumer, row.token))
 
 

@@ -12,11 +12,13 @@ is turned away as a conflict if it had been stored.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ..errors import StateDamaged, StateError, StateFull, StateLocked, StateReadOnly, StateUnreadable
 from .database import Database, SqlRow
+from .leases import LeaseLock
+from .pgleases import PostgresLease
 
 if TYPE_CHECKING:
     import psycopg
@@ -63,10 +65,15 @@ class PostgresDatabase(Database):
         if self._connection is None or self._connection.closed:
             if self._depth:
                 raise self._lost()
-            self._connection = self._connect()
+            self._connection = self.connect()
         return self._connection
 
-    def _connect(self) -> psycopg.Connection[SqlRow]:
+    def connect(self, more: Mapping[str, str] | None = None) -> psycopg.Connection[SqlRow]:
+        """A new connection, which is the caller's to close.
+
+        :param more: what libpq is given where the URL says nothing else.
+        :raises StateUnreadable: if the server can't be reached.
+        """
         try:
             import psycopg
         except ImportError as error:
@@ -74,7 +81,7 @@ class PostgresDatabase(Database):
                 "a state in PostgreSQL needs psycopg 3, which is not installed: "
                 f"pip install 'poller-core[postgres]' ({error})"
             ) from error
-        wait = {"connect_timeout": str(max(2, round(self.timeout))), **self._parameters}
+        wait = {"connect_timeout": str(max(2, round(self.timeout))), **(more or {}), **self._parameters}
         try:
             connection = psycopg.connect(autocommit=True, client_encoding="utf8", **wait)  # type: ignore[arg-type]
             try:
@@ -117,14 +124,14 @@ class PostgresDatabase(Database):
             return action(connection)
         except psycopg.Error as error:
             if not connection.closed:
-                raise self._translated(error) from error
+                raise self.translated(error) from error
             self._connection = None
             if self._depth:
                 raise self._lost() from error
         try:
             return action(self._connected())
         except psycopg.Error as error:
-            raise self._translated(error) from error
+            raise self.translated(error) from error
 
     def _fetch(self, sql: str, parameters: Sequence[Any]) -> list[SqlRow]:
         return self._do(lambda connection: connection.execute(_translate(sql), parameters).fetchall())
@@ -159,6 +166,9 @@ class PostgresDatabase(Database):
         row = self.row("SELECT to_regclass(?)", (name,))
         return row is not None and row[0] is not None
 
+    def lease(self, key: int) -> LeaseLock:
+        return PostgresLease(self, key)
+
     def lock_schema(self) -> None:
         self._must_write()
         self._fetch("SELECT pg_advisory_xact_lock(?)", (_SCHEMA_LOCK,))
@@ -171,7 +181,8 @@ class PostgresDatabase(Database):
             "trying again is safe"
         )
 
-    def _translated(self, error: psycopg.Error) -> StateError:
+    def translated(self, error: psycopg.Error) -> StateError:
+        """What the server says, as an error of this package; without secrets."""
         code = error.sqlstate or ""
         name = f"the state {self.shown}"
         if code in _LOCKED:

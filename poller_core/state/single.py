@@ -20,10 +20,11 @@ from ..errors import EventTaken, OffsetTooOld, UnknownEvent
 from . import journal, ownership
 from .database import Database
 from .ownership import DEAD_LETTER, FINISHED
-from .reading import Reading
-from .targets import lock_target
+from .reading import Reading, Select
+from .records import event_id, parse_event_id
+from .targets import LockedTarget, lock_target
 
-__all__ = ["finish", "revive"]
+__all__ = ["finish", "finish_events", "revive"]
 
 
 def finish(database: Database, target_id: int, name: str, seqs: Iterable[int], upto: int, known: int) -> int:
@@ -38,30 +39,42 @@ def finish(database: Database, target_id: int, name: str, seqs: Iterable[int], u
         target = lock_target(database, target_id)
         consumer = Reading(database).known(target_id, name)
         offset = consumer.seq
-        for seq in seqs:
-            database.run(
-                "DELETE FROM poller_returned WHERE target_id = ? AND consumer = ? AND seq = ?",
-                (target_id, name, seq),
-            )
-            if seq > offset:
-                database.run(
-                    "INSERT INTO poller_takes (target_id, consumer, seq, token, taken_at) "
-                    "VALUES (?, ?, ?, ?, ?) ON CONFLICT (target_id, consumer, seq) DO NOTHING",
-                    (target_id, name, seq, FINISHED, time.time()),
-                )
+        _mark(database, target_id, name, seqs, offset)
         if offset >= known:
             offset = max(offset, min(upto, target.last_seq))
         offset = ownership.follow(database, target_id, name, offset)
-        database.run(
-            "DELETE FROM poller_takes WHERE target_id = ? AND consumer = ? AND token = ? AND seq <= ?",
-            (target_id, name, FINISHED, offset),
-        )
-        database.run(
-            "UPDATE poller_consumers SET seq = ?, updated_at = ? WHERE target_id = ? AND name = ?",
-            (offset, time.time(), target_id, name),
-        )
+        _move(database, target_id, name, offset)
         crash_point("store.finish.before")
     crash_point("store.finish.after")
+    return offset
+
+
+def finish_events(
+    database: Database, target_id: int, name: str, ids: Iterable[str], select: Select | None = None
+) -> int:
+    """The same for who knows nothing but the events; the offset of the consumer then.
+
+    :param ids: of the events. Those that the journal has no more are passed over.
+    :param select: says of each event whether the consumer wants it; the offset goes over the others too.
+    :raises UnknownEvent: if an event is not this target's, or not for this consumer; nothing is noted then.
+    """
+    known: dict[int, str] = {}
+    for id in ids:
+        seq = parse_event_id(id) if isinstance(id, str) else None
+        if seq is None:
+            raise UnknownEvent(f"{id!r} is not an event id; one looks like '12-0123456789abcdef'")
+        if known.setdefault(seq, id) != id:
+            raise UnknownEvent(f"events {known[seq]} and {id} can't both be of this target")
+    with database.transaction():
+        target = lock_target(database, target_id)
+        consumer = Reading(database).known(target_id, name)
+        seqs = _verified(database, target_id, target, name, known)
+        _mark(database, target_id, name, seqs, consumer.seq)
+        offset = ownership.follow(database, target_id, name, consumer.seq)
+        offset = _over_unwanted(database, target_id, target, name, offset, select)
+        _move(database, target_id, name, offset)
+        crash_point("store.finish_events.before")
+    crash_point("store.finish_events.after")
     return offset
 
 
@@ -99,3 +112,79 @@ def revive(database: Database, target_id: int, name: str, seq: int) -> None:
             )
         crash_point("store.revive.before")
     crash_point("store.revive.after")
+
+
+def _verified(
+    database: Database, target_id: int, target: LockedTarget, name: str, known: dict[int, str]
+) -> list[int]:
+    """Those of the events that the journal has; each really is the one that its id says."""
+    found = []
+    row: journal.JournalRow | None = None
+    for seq, id in sorted(known.items()):
+        if seq > target.last_seq:
+            raise UnknownEvent(f"event {id} is not of this target: its newest event is {target.last_seq}")
+        if row is None or seq > row.last_seq:
+            row = journal.covering(database, target_id, seq)
+            records = [] if row is None or row.lost else row.records()
+        if row is None or row.lost:
+            continue
+        if not row.is_for(name):
+            raise UnknownEvent(f"event {id} is not for consumer {name!r}")
+        if event_id(target.epoch, seq, records[seq - row.first_seq]) != id:
+            raise UnknownEvent(f"event {id} is not of this target: event {seq} here is another one")
+        found.append(seq)
+    return found
+
+
+def _mark(database: Database, target_id: int, name: str, seqs: Iterable[int], offset: int) -> None:
+    """Note single events as done with; those behind the offset are, unless they were given back."""
+    for seq in seqs:
+        database.run(
+            "DELETE FROM poller_returned WHERE target_id = ? AND consumer = ? AND seq = ?",
+            (target_id, name, seq),
+        )
+        if seq > offset:
+            database.run(
+                "INSERT INTO poller_takes (target_id, consumer, seq, token, taken_at) "
+                "VALUES (?, ?, ?, ?, ?) ON CONFLICT (target_id, consumer, seq) DO NOTHING",
+                (target_id, name, seq, FINISHED, time.time()),
+            )
+
+
+def _over_unwanted(
+    database: Database, target_id: int, target: LockedTarget, name: str, offset: int, select: Select | None
+) -> int:
+    """How far the offset may go over what is taken or not wanted, to before the first that is neither."""
+    if offset < target.floor_seq:
+        return offset  # something was pruned unread, of which the consumer is still to be told
+    taken: set[int] = set()
+    while True:
+        try:
+            found = journal.scan(database, target_id, name, offset, target.last_seq, 1, select, taken)
+        except OffsetTooOld:
+            return offset  # the same for what was given up
+        if not found.events:
+            return found.upto
+        first = found.events[0].seq
+        if taken or ownership.Claims(database).taker(target_id, name, first) is None:
+            return first - 1
+        # Only now: there may be very many, and mostly the first event is not among them.
+        taken = {
+            row[0]
+            for row in database.rows(
+                "SELECT seq FROM poller_takes WHERE target_id = ? AND consumer = ? AND seq > ?",
+                (target_id, name, offset),
+            )
+        }
+
+
+def _move(database: Database, target_id: int, name: str, offset: int) -> None:
+    """Set the offset, and drop the marks that it says as well."""
+    database.run(
+        "DELETE FROM poller_takes WHERE target_id = ? AND consumer = ? AND token = ? AND seq <= ?",
+        (target_id, name, FINISHED, offset),
+    )
+    database.run(
+        "UPDATE poller_consumers SET seq = ?, updated_at = ? WHERE target_id = ? AND name = ?",
+        (offset, time.time(), target_id, name),
+    )

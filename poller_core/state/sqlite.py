@@ -25,6 +25,7 @@ from urllib.parse import quote
 
 from ..errors import StateDamaged, StateError, StateFull, StateLocked, StateReadOnly, StateUnreadable
 from .database import Database, SqlRow
+from .leases import FileLease, FreeLease, LeaseLock
 
 __all__ = ["SHORTER", "SqliteDatabase", "unreachable"]
 
@@ -250,6 +251,9 @@ class SqliteDatabase(Database):
 
     def has_table(self, name: str) -> bool:
         return bool(self.rows("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (name,)))
+
+    def lease(self, key: int) -> LeaseLock:
+        return FreeLease() if self.path is None else FileLease(self.path, key)
 
     def lock_schema(self) -> None:
         self._must_write()  # BEGIN IMMEDIATE has locked all there is

@@ -25,6 +25,7 @@ from . import journal
 from .consumers import Consumers
 from .database import Database
 from .files import make_state_file
+from .handlers import Handlers
 from .records import Numbered, Record
 from .retention import prune
 from .schema import SMALL_TABLES, TABLES, prepare
@@ -129,6 +130,7 @@ class Store:
         self.path: Path | None = place.path  #: the SQLite file, absolute
         self.database = database
         self.consumers = Consumers(database)
+        self.handlers = Handlers(database)
 
     def __repr__(self) -> str:
         return f"<Store {self.url}>"
