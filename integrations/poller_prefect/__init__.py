@@ -1,0 +1,34 @@
+"""Prefect: a flow run for each new file or object, none lost, none twice.
+
+:func:`poll_flow` polls a target and has runs of a deployment made, one per file; ::
+
+    from poller_prefect import poll_flow
+
+    poll_flow.serve("inbox", interval=30, parameters={"url": "/data/inbox", "run": "load/load"})
+
+or emits events, on which deployments run that have a trigger from :func:`on_created`. A run
+takes its event by :func:`take_event`, or a batch of many by :func:`take_batch`.
+
+Guarantees: see :mod:`poller_prefect.runs`, :mod:`poller_prefect.feed` and
+:mod:`poller_prefect.taking`. Nothing here imports Airflow.
+"""
+
+from __future__ import annotations
+
+from .blocks import PollerState, SwiftCredentials
+from .flow import poll_flow
+from .taking import take_batch, take_event
+from .telling import Polled
+from .triggers import PollerEventTrigger, on_created, on_event
+
+__all__ = [
+    "Polled",
+    "PollerEventTrigger",
+    "PollerState",
+    "SwiftCredentials",
+    "on_created",
+    "on_event",
+    "poll_flow",
+    "take_batch",
+    "take_event",
+]

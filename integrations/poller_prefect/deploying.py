@@ -1,0 +1,122 @@
+"""``PollFlow``: a flow that may be called from anywhere, and looks at parameters before Prefect has them.
+
+Guarantees: called where no event loop runs, it runs, and gives its result; inside of one
+it gives a coroutine, as any async flow. Served or deployed, it is found by its module, so
+it needs no file of the user's. A secret in a parameter raises before anything is stored.
+
+Not guaranteed: that a deployment made by other means (``prefect deploy``, the UI, the API) gets
+our error's text; Prefect's server refuses it by the schema of the parameters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+from uuid import UUID
+
+from prefect.deployments.runner import RunnerDeployment
+from prefect.flows import Flow
+from prefect.types.entrypoint import EntrypointType
+
+from poller_core.hosts import plain_options, plain_url, refuse_relative
+
+from .settings import refuse
+
+__all__ = ["PollFlow"]
+
+#: Parameters that are not options of a poller.
+_OURS = frozenset(
+    (
+        *("url", "run", "parameters", "batch", "follow", "interval", "limit", "batch_for"),
+        *("consumer", "state", "credentials", "emit", "patience", "options"),
+    )
+)
+
+
+class PollFlow(Flow[Any, Any]):
+    """The class of :func:`poller_prefect.poll_flow`."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it: at once where no event loop runs, else as a coroutine to be awaited.
+
+        :raises InvalidUrl, InvalidOption: if there is a secret in an argument.
+        """
+        given = inspect.signature(self.fn).bind_partial(
+            *args,
+            **{name: value for name, value in kwargs.items() if name not in ("return_state", "wait_for")},
+        )
+        arguments = dict(given.arguments)
+        _check(arguments)
+        if "url" in arguments:
+            arguments["url"] = plain_url(arguments["url"])
+        control = {name: kwargs[name] for name in ("return_state", "wait_for") if name in kwargs}
+        coroutine = super().__call__(**arguments, **control)
+        return coroutine if _loop_runs() else asyncio.run(_awaited(coroutine))
+
+    def with_options(self, **options: Any) -> PollFlow:
+        """A copy with other options of the flow, such as ``name`` or ``retries``."""
+        copy = super().with_options(**options)
+        # Prefect makes a plain flow of any; only its methods differ from ours.
+        copy.__class__ = PollFlow
+        return copy  # type: ignore[return-value]
+
+    def serve(self, *args: Any, **options: Any) -> None:
+        """Make a deployment and run what is scheduled for it, as :meth:`prefect.Flow.serve`.
+
+        :raises InvalidUrl, InvalidOption: if there is a secret in a parameter.
+        """
+        super().serve(*args, **_deployed(options))
+
+    async def ato_deployment(self, *args: Any, **options: Any) -> RunnerDeployment:
+        """As :meth:`prefect.Flow.ato_deployment`."""
+        return await super().ato_deployment(*args, **_deployed(options))
+
+    def to_deployment(self, *args: Any, **options: Any) -> Any:
+        """As :meth:`prefect.Flow.to_deployment`: for :func:`prefect.serve`, with other flows."""
+        return super().to_deployment(*args, **_deployed(options))
+
+    async def adeploy(self, *args: Any, **options: Any) -> UUID:
+        """As :meth:`prefect.Flow.adeploy`."""
+        return await super().adeploy(*args, **_deployed(options))
+
+    def deploy(self, *args: Any, **options: Any) -> Any:
+        """As :meth:`prefect.Flow.deploy`."""
+        return super().deploy(*args, **_deployed(options))
+
+
+def as_poll_flow(fn: Callable[..., Any]) -> PollFlow:
+    """The decorator that makes a :class:`PollFlow` of a function."""
+    return PollFlow(fn=fn, name=fn.__name__.replace("_", "-"))
+
+
+def _loop_runs() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+async def _awaited(coroutine: Any) -> Any:
+    return await coroutine
+
+
+def _deployed(options: dict[str, Any]) -> dict[str, Any]:
+    """Check the parameters of a deployment; have it found by its module."""
+    parameters = dict(options.get("parameters") or {})
+    if parameters:
+        _check(parameters)
+        if "url" in parameters:
+            refuse_relative(parameters["url"], "workers")
+            parameters["url"] = plain_url(parameters["url"])
+        options["parameters"] = parameters
+    options.setdefault("entrypoint_type", EntrypointType.MODULE_PATH)
+    return options
+
+
+def _check(arguments: Mapping[str, Any]) -> None:
+    options = {name: value for name, value in arguments.items() if name not in _OURS}
+    options |= arguments.get("options") or {}
+    refuse(plain_url(arguments.get("url", "")), arguments.get("state"), plain_options(options))

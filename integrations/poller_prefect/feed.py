@@ -1,0 +1,175 @@
+"""Events into Prefect's feed, and what they are to cause, surely.
+
+What Prefect's server was sent lies in its memory first: "taken" is not "stored", and
+"stored" is not "triggered". Measured with Prefect 3.9.1: of 3,000 events that it had
+answered with 204, none was left when it was killed; of 200 that were read back as stored,
+none had started its run.
+
+**Stored.** An event counts as done once it was read back by its id.
+
+**Triggered.** If automations will run a deployment for it, it counts as done once each has
+said so (``prefect.automation.action.executed``, which names the event).
+
+**Sent again.** What was not confirmed is sent again under the same id: at once if the
+server was away meanwhile, else when nothing has come back for a while. Prefect drops an
+id that it knows; if it has forgotten it, a second run may start, and finds its event taken.
+
+**Paced.** No more than a window of events is on its way: the queues of the server hold
+10,000 and drop the rest.
+
+Not guaranteed: that an automation works. One that fails (its deployment is gone, say) is
+told, and its events stay undelivered.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from prefect.events.schemas.automations import Automation
+
+from poller_core import Event
+
+from .api import PAGE, Server
+from .automations import awaited
+from .events import host_event
+
+__all__ = ["Feed"]
+
+#: How many events one request carries.
+_POST = 200
+#: How many may be on their way: to be stored, and to start runs (an SQLite server takes long for each).
+_STORED_WINDOW = 2000
+_TRIGGERED_WINDOW = 200
+#: After so many seconds without any answer, what is on its way is sent again.
+_SILENCE = 30.0
+#: How long it is taken for granted that the automations are what they were, seconds.
+_KNOWN_FOR = 10.0
+
+
+@dataclass
+class _Flying:
+    """An event that was sent, and not confirmed."""
+
+    event: Event
+    raw: dict[str, Any]
+    waits_for: set[str]  #: automations that have not said that they ran; empty: only to be stored
+    executed: set[str] = field(default_factory=set)
+
+
+class Feed:
+    """Sends events, and says which are where they should be.
+
+    :param server: Prefect's API.
+    :param target: the URL that is watched, as events' label ``target`` has it.
+    :param related: what else events concern: the run that found them, its flow and deployment.
+    :param tell: is told what a person should know.
+    """
+
+    def __init__(
+        self, server: Server, target: str, related: Iterable[dict[str, str]], tell: Callable[[str], object]
+    ) -> None:
+        self._server = server
+        self._target = target
+        self._related = list(related)
+        self._tell = tell
+        self._flying: dict[str, _Flying] = {}
+        self._automations: list[Automation] = []
+        self._known_at = -_KNOWN_FOR
+        self._heard = time.monotonic()
+        self._outages = 0
+        self._since = datetime.now(UTC)
+        self.failed: dict[str, str] = {}  #: why the automations of an event failed, by our event's id
+
+    @property
+    def in_flight(self) -> int:
+        """How many events are on their way; those that failed are not."""
+        return sum(1 for one in self._flying.values() if one.event.id not in self.failed)
+
+    @property
+    def window(self) -> int:
+        """How many may be."""
+        return _TRIGGERED_WINDOW if any(one.waits_for for one in self._flying.values()) else _STORED_WINDOW
+
+    def raw(self, event: Event, *related: dict[str, str]) -> dict[str, Any]:
+        """An event as Prefect takes it."""
+        return host_event(event, self._target, (*self._related, *related))
+
+    async def launch(self, events: Iterable[Event]) -> None:
+        """Send events."""
+        new = []
+        for event in events:
+            raw = self.raw(event)
+            one = _Flying(event, raw, awaited(await self._awaiting(), raw))
+            self._flying[raw["id"]] = one
+            new.append(one)
+        if new and len(self._flying) == len(new):
+            self._heard, self._outages = time.monotonic(), self._server.outages
+        await self._send(new)
+
+    async def done(self) -> list[Event]:
+        """Those that are confirmed since it was last asked."""
+        if not self._flying:
+            return []
+        found = await self._stored([key for key, one in self._flying.items() if not one.waits_for])
+        found += await self._triggered([key for key, one in self._flying.items() if one.waits_for])
+        if found:
+            self._heard = time.monotonic()
+        confirmed = [self._flying.pop(key).event for key in found]
+        for event in confirmed:
+            self.failed.pop(event.id, None)
+        await self._send_again()
+        return confirmed
+
+    async def _send(self, flying: list[_Flying]) -> None:
+        for start in range(0, len(flying), _POST):
+            part = [one.raw for one in flying[start : start + _POST]]
+            self._since = min([self._since, *(datetime.fromisoformat(raw["occurred"]) for raw in part)])
+            await self._server.post(part)
+
+    async def _send_again(self) -> None:
+        restarted = self._outages != self._server.outages
+        if self._flying and (restarted or time.monotonic() - self._heard > _SILENCE):
+            self._outages, self._heard = self._server.outages, time.monotonic()
+            self._tell(f"{len(self._flying)} event(s) not confirmed: sending them again, with the same ids")
+            await self._send(list(self._flying.values()))
+
+    async def _awaiting(self) -> list[Automation]:
+        if time.monotonic() - self._known_at > _KNOWN_FOR:
+            self._automations = await self._server.automations()
+            self._known_at = time.monotonic()
+        return self._automations
+
+    async def _stored(self, ids: list[str]) -> list[str]:
+        if not ids:
+            return []
+        since = self._since - timedelta(minutes=1)
+        # One question for all is cheap; which are missing is asked only when there are few.
+        if len(ids) > PAGE and await self._server.count(ids, since) == len(ids):
+            return ids
+        found = await self._server.stored(ids[:_POST], since)
+        return [key for key in ids if key in found]
+
+    async def _triggered(self, ids: list[str]) -> list[str]:
+        if not ids:
+            return []
+        confirmed = []
+        for action in await self._server.actions(ids, self._since - timedelta(minutes=1)):
+            automation = action["resource"]["prefect.resource.id"].removeprefix("prefect.automation.")
+            for related in action["related"]:
+                key = related["prefect.resource.id"].removeprefix("prefect.event.")
+                one = self._flying.get(key)
+                if one is None or automation not in one.waits_for:
+                    continue
+                if action["event"].endswith(".executed"):
+                    one.executed.add(automation)
+                elif automation not in one.executed:
+                    reason = str(action.get("payload", {}).get("reason", "no reason given"))
+                    name = action["resource"].get("prefect.resource.name", automation)
+                    self.failed[one.event.id] = f"automation {name!r} failed: {reason}"
+                if one.executed >= one.waits_for and key not in confirmed:
+                    confirmed.append(key)
+        return confirmed

@@ -1,0 +1,163 @@
+"""Triggers for deployments: a run per event that :func:`poller_prefect.poll_flow` emits.
+
+Guarantees: the trigger fires for each event of the target (``within=0``: none is merged
+with another); a deployment gets those facts of the event as parameters that its flow has
+parameters for, with their types.
+
+Not guaranteed: that Prefect runs each trigger once. It may lose one, which ``poll_flow``
+notices and sends again, and it may run one twice, which
+:func:`poller_prefect.take_event` notices.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from prefect.client.orchestration import get_client
+from prefect.events import DeploymentEventTrigger
+from prefect.events.schemas.automations import AutomationCore
+from prefect.events.schemas.events import ResourceSpecification
+from pydantic import PrivateAttr
+
+from poller_core import InvalidOption
+from poller_core.events import EVENT_NAMES
+from poller_core.hosts import plain_url
+
+from .events import EVENTS, PREFIX, target_label
+from .settings import in_thread, refuse
+
+__all__ = ["PollerEventTrigger", "on_created", "on_event"]
+
+#: What a flow's parameters may be given, and the template of each. A bare ``{{ event.id }}`` fails every run.
+TEMPLATES = {
+    "url": "{{ event.resource['url'] }}",
+    "event_id": "{{ event.payload.id }}",
+    "event": "{{ event.payload.event }}",
+    "path": "{{ event.payload.path }}",
+    "key": "{{ event.payload.key }}",
+    "size": "{{ event.payload.size }}",
+    "mtime": "{{ event.payload.mtime }}",
+    "etag": "{{ event.payload.etag }}",
+    "seq": "{{ event.payload.seq }}",
+    "detected_at": "{{ event.payload.detected_at }}",
+    "container": "{{ event.payload.container }}",
+    "name": "{{ event.payload.name }}",
+    "payload": "{{ event.payload }}",
+}
+
+
+class PollerEventTrigger(DeploymentEventTrigger):
+    """A :class:`prefect.events.DeploymentEventTrigger` for the events of a target.
+
+    When the deployment is made, the parameters that its flow does not have are left out, unless
+    they were asked for by name.
+    """
+
+    _all: bool = PrivateAttr(default=False)
+
+    def as_automation(self) -> AutomationCore:
+        """What Prefect makes of it, once the deployment is there."""
+        if self._all:
+            known = in_thread(self._parameters_of_flow)
+            self.parameters = {
+                name: value for name, value in (self.parameters or {}).items() if name in known
+            }
+        # As of a plain trigger: a class of ours is none that the server knows.
+        plain = DeploymentEventTrigger.model_validate(self.model_dump())
+        assert self._deployment_id is not None
+        plain.set_deployment_id(self._deployment_id)
+        return plain.as_automation()
+
+    def _parameters_of_flow(self) -> set[str]:
+        assert self._deployment_id is not None
+        with get_client(sync_client=True) as client:
+            deployment = client.read_deployment(self._deployment_id)
+        schema = deployment.parameter_openapi_schema
+        return set((schema or {}).get("properties", {}))
+
+    def as_yaml(self) -> str:
+        """The trigger as text for ``triggers:`` of a deployment in ``prefect.yaml``."""
+        import yaml  # type: ignore[import-untyped]  # comes with Prefect
+
+        raw: dict[str, Any] = {
+            "type": "event",
+            "name": self.name,
+            "expect": sorted(self.expect),
+            "match": dict(self.match.items()) if isinstance(self.match, Mapping) else self._match(),
+            "parameters": self.parameters,
+        }
+        given = {name: value for name, value in raw.items() if value}
+        return str(yaml.safe_dump([given], sort_keys=False, allow_unicode=True, width=1000))
+
+    def _match(self) -> dict[str, str | list[str]]:
+        assert isinstance(self.match, ResourceSpecification)
+        return dict(self.match.root)
+
+
+def on_event(
+    url: Any,
+    *,
+    events: str | Iterable[str] = EVENT_NAMES,
+    parameters: Mapping[str, Any] | Iterable[str] | None = None,
+    match: Mapping[str, str | list[str]] | None = None,
+    name: str | None = None,
+    **more: Any,
+) -> PollerEventTrigger:
+    """A trigger that starts a deployment for each event of a target.
+
+    For ``serve(triggers=[on_event(url)])``, ``deploy(triggers=[…])`` and, by
+    :meth:`PollerEventTrigger.as_yaml`, ``prefect.yaml``. The target has to be polled by
+    :func:`poller_prefect.poll_flow` with the same URL.
+
+    :param url: what is watched, as ``poll_flow`` has it.
+    :param events: which events: ``"created"``, ``"modified"``, ``"deleted"``, one or several; all by default.
+    :param parameters: what the flow is given. By default each of its parameters that is called as a fact of
+        the event gets it: ``url``, ``event_id``, ``event``, ``path``, ``key``, ``size``, ``mtime``, ``etag``,
+        ``seq``, ``detected_at``, ``container``, ``name``, ``payload``. Or a list of these names; or
+        parameters with templates as Prefect has them, such as ``{"file": "{{ event.payload.path }}"}``.
+    :param match: more labels that have to match, such as ``{"suffix": ".csv"}`` or ``{"key": "2026/*"}``.
+        There are ``key``, ``suffix``, ``path``, ``container``, ``url``.
+    :param name: of the automation; Prefect's own by default.
+    :param more: as of :class:`prefect.events.DeploymentEventTrigger`: ``description``, ``enabled``,
+        ``job_variables``, ``schedule_after``.
+    :raises InvalidUrl: if the URL is malformed, or has a password.
+    :raises InvalidOption: for an event or a fact that there is not.
+    """
+    refuse(plain_url(url))
+    wanted = (events,) if isinstance(events, str) else tuple(events)
+    unknown = [event for event in wanted if event not in EVENTS]
+    if unknown or not wanted:
+        raise InvalidOption(f"events={events!r}: expected some of {', '.join(EVENT_NAMES)}")
+    labels: dict[str, str | list[str]] = {
+        "prefect.resource.id": PREFIX + "*",
+        "target": glob.escape(target_label(url)),
+        **(match or {}),
+    }
+    trigger = PollerEventTrigger(
+        name=name,
+        expect={EVENTS[event] for event in wanted},
+        match=ResourceSpecification(labels),
+        parameters=_parameters(parameters),
+        **more,
+    )
+    trigger._all = parameters is None
+    return trigger
+
+
+def on_created(url: Any, **more: Any) -> PollerEventTrigger:
+    """A trigger that starts a deployment for each new file or object: :func:`on_event` for ``created``."""
+    return on_event(url, events="created", **more)
+
+
+def _parameters(given: Mapping[str, Any] | Iterable[str] | None) -> dict[str, Any]:
+    if given is None:
+        return dict(TEMPLATES)
+    if isinstance(given, Mapping):
+        return dict(given)
+    names = (given,) if isinstance(given, str) else tuple(given)
+    unknown = [name for name in names if name not in TEMPLATES]
+    if unknown:
+        raise InvalidOption(f"parameters={list(names)!r}: expected some of {', '.join(TEMPLATES)}")
+    return {name: TEMPLATES[name] for name in names}
