@@ -42,7 +42,7 @@ AnyConsumer = Annotated[
 AnyHandler = Annotated[
     str | None,
     typer.Option(
-        "--handler", metavar="NAME", help="Only this handler's: see docs/python.md.", show_default=False
+        "--handler", metavar="NAME", help="Only what was taken for this handler.", show_default=False
     ),
 ]
 

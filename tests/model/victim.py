@@ -31,6 +31,7 @@ from poller_core import (
     crashpoints,
     engine,
     listed,
+    open_journal,
     pages,
     snapshot,
 )
@@ -65,7 +66,17 @@ class Life:
     def run(self) -> None:
         progress = self.place / "progress"
         steps = [self.begin, *([self.change, self.get, self.batch] * 2), self.claim, self.change, self.take]
-        steps += [self.letters, self.rewind, self.again, self.others, self.change, self.drain, self.prune]
+        steps += [
+            self.handle,
+            self.finish,
+            self.letters,
+            self.rewind,
+            self.again,
+            self.others,
+            self.change,
+            self.drain,
+            self.prune,
+        ]
         steps += [self.change, self.drain, self.leave]
         done = int(progress.read_text()) if progress.exists() else 0
         for number, step in enumerate(steps):
@@ -152,18 +163,52 @@ class Life:
     def take(self) -> None:
         """Like a host that makes a run for each event: it knows the ids before, and asks again."""
         poller = self.pollers["take"]
-        lines = (self.place / "log").read_text().splitlines()
-        planned = [line["ids"] for line in map(json.loads, lines) if line["what"] == "plans"]
+        planned = self.planned()
         if not planned:
-            planned = [[event.id for event in poller.next_batch(3)]]
-            self.tell("take", "plans", ids=planned[0])
-        for event in reversed(planned[0]):
+            planned = [event.id for event in poller.next_batch(3)]
+            self.tell("take", "plans", ids=planned)
+        for event in reversed(planned):
             self.tell("take", "taken", [poller.take(event, "k")])
             try:
                 poller.take(event, "other")
             except EventTaken:
                 continue
             raise AssertionError(f"{event} was taken twice")
+
+    def planned(self) -> list[str]:
+        lines = (self.place / "log").read_text().splitlines()
+        found: list[list[str]] = [line["ids"] for line in map(json.loads, lines) if line["what"] == "plans"]
+        return found[0] if found else []
+
+    def handle(self) -> None:
+        """Runs that know an event's id and the state; the target's poller has the lease meanwhile."""
+        store, target = self.engine()
+        with self.pollers["take"].lease() as lease, open_journal(self.state) as journal:
+            try:
+                store.handlers.forget(target, "load")
+            except UnknownConsumer:
+                pass  # nothing is left of an earlier life
+            for event in self.planned():
+                assert journal.take(event, "first", "load") == journal.event(event)
+                assert journal.take(event, "first", "load").id == event
+                try:
+                    journal.take(event, "second", "load")
+                except EventTaken:
+                    continue
+                raise AssertionError(f"{event} was taken twice")
+            assert journal.release("first", handler="load") == len(self.planned())
+            journal.take(self.planned()[0], "second", "load")
+            journal.take(self.planned()[0], "first", "audit")
+            assert store.handlers.forget(target, "audit") == 1
+            assert lease.held()
+
+    def finish(self) -> None:
+        """Events that are finished from the last to the first, some of them twice."""
+        poller = self.pollers["take"]
+        waiting = poller.next_batch(3).events
+        self.tell("take", "given", waiting[1:])
+        poller.finish(waiting[2:])
+        poller.finish(waiting[1:])
 
     def letters(self) -> None:
         """What a program that works on single events does: finished ones, dead ones, revived ones."""

@@ -130,6 +130,10 @@ POINTS = {
     "store.claim": "s.consumers.claim(A[1], 'c', 'new', 10)",
     "store.take": "s.consumers.take(A[1], 'c', A[2], 'one')",
     "store.release": "s.consumers.release(A[1], 'c', 'old')",
+    "store.handle": "s.handlers.take(A[2], 'c', 'one')",
+    "store.handler_release": "s.handlers.release(A[1], 'h', 'run')",
+    "store.forget_handler": "s.handlers.forget(A[1], 'h')",
+    "store.finish_events": "finish_events(s.database, A[1], 'c', [A[2]])",
     "store.rewind": "s.consumers.rewind(A[1], 'c', 5)",
     "store.bury": "s.consumers.bury(A[1], 'c', 100, 1, 'bad', '{}')",
     "store.dig": "s.consumers.dig(A[1], 'c', 90)",
@@ -149,7 +153,9 @@ def test_killed_before_or_after_a_commit(store: Store, target: Target, state_url
     store.consumers.claim(target.id, "c", "old", 50)
     store.consumers.bury(target.id, "c", 90, 1, "bad", "{}")
     event = store.event(target.id, "c", 120)
-    code = f"with open_store(A[0]) as s:\n    {POINTS[name]}\n"
+    store.handlers.take(event_id(target.epoch, 120, event.record), "h", "run")
+    code = "from poller_core.state.single import finish_events\n"
+    code += f"with open_store(A[0]) as s:\n    {POINTS[name]}\n"
     arguments = (state_url, target.id, event_id(target.epoch, 120, event.record))
 
     before = content(store)
