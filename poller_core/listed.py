@@ -286,6 +286,26 @@ class ListingPoller(Poller):
             self._subscriptions.remove(subscription)
             subscription.close()
 
+    async def news(self, interval: float = 30.0) -> AsyncGenerator[None, None]:
+        """Tells when a look has found something, for ever; whoever is told reads it with :meth:`next_batch`.
+
+        At once when the target is watched and something happens in it, whether or not the
+        consumer has acknowledged what it was given before; and once at the beginning. A target
+        that can't be looked at for the moment is tried again, as by :meth:`batches`.
+
+        :param interval: seconds between looks at what can't be watched, or a ``timedelta``.
+        """
+        interval = max(0.001, seconds("interval", interval))
+        _ = self._engine
+        subscription = self._subscribe(interval, None)
+        try:
+            while True:
+                await subscription.wait()
+                yield
+        finally:
+            self._subscriptions.remove(subscription)
+            subscription.close()
+
     def waiting(self, limit: int | None = 1000) -> Waiting:
         """What waits for the consumer; looks only into the journal, and gives nothing out.
 

@@ -24,11 +24,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.schemas.automations import Automation
 from prefect.exceptions import ObjectNotFound
-from pydantic import ValidationError
 
 from poller_core import InvalidOption, PollerError
-
-from .events import EVENTS
 
 __all__ = ["Refused", "Server", "ServerAway"]
 
@@ -79,8 +76,7 @@ class Server:
                 if status < 500 and status not in _PASSING:
                     raise Refused(f"{what}: Prefect answered {status}: {_reason(error.response)}") from error
                 last: Exception = error
-            except (httpx.TransportError, ValidationError) as error:
-                # A server that is shutting down may answer by half.
+            except httpx.TransportError as error:
                 last = error
             else:
                 if away:
@@ -155,7 +151,7 @@ class Server:
     # -- automations -----------------------------------------------------------------
 
     async def automations(self) -> list[Automation]:
-        """All automations that wait for one of our events, and are enabled."""
+        """All automations that wait for events, and are enabled."""
         found: list[Automation] = []
         offset = 0
         while True:
@@ -165,10 +161,8 @@ class Server:
                 lambda: self._client.request("POST", "/automations/filter", json=raw),  # noqa: B023
             )
             page = answer.json()
-            for one in page:
-                text = str(one.get("trigger", {}).get("expect", ""))
-                if one.get("enabled") and any(name in text or "*" in text for name in EVENTS.values()):
-                    found.append(Automation.model_validate(one))
+            wanted = [one for one in page if one["enabled"] and one["trigger"].get("type") == "event"]
+            found += [Automation.model_validate(one) for one in wanted]
             if len(page) < 200:
                 return found
             offset += len(page)

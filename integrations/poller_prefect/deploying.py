@@ -43,15 +43,12 @@ class PollFlow(Flow[Any, Any]):
 
         :raises InvalidUrl, InvalidOption: if there is a secret in an argument.
         """
-        given = inspect.signature(self.fn).bind_partial(
-            *args,
-            **{name: value for name, value in kwargs.items() if name not in ("return_state", "wait_for")},
-        )
-        arguments = dict(given.arguments)
+        control = {name: kwargs.pop(name) for name in ("return_state", "wait_for") if name in kwargs}
+        _check(kwargs)  # first: what has no name here is told with those that there are
+        arguments = dict(inspect.signature(self.fn).bind_partial(*args, **kwargs).arguments)
         _check(arguments)
         if "url" in arguments:
             arguments["url"] = plain_url(arguments["url"])
-        control = {name: kwargs[name] for name in ("return_state", "wait_for") if name in kwargs}
         coroutine = super().__call__(**arguments, **control)
         return coroutine if _loop_runs() else asyncio.run(_awaited(coroutine))
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from prefect.events.schemas.automations import Automation
@@ -48,6 +48,8 @@ _TRIGGERED_WINDOW = 200
 _SILENCE = 30.0
 #: How long it is taken for granted that the automations are what they were, seconds.
 _KNOWN_FOR = 10.0
+#: How far apart the clocks of server and poller may be.
+_CLOCKS = timedelta(minutes=10)
 
 
 @dataclass
@@ -81,7 +83,6 @@ class Feed:
         self._known_at = -_KNOWN_FOR
         self._heard = time.monotonic()
         self._outages = 0
-        self._since = datetime.now(UTC)
         self.failed: dict[str, str] = {}  #: why the automations of an event failed, by our event's id
 
     @property
@@ -127,7 +128,6 @@ class Feed:
     async def _send(self, flying: list[_Flying]) -> None:
         for start in range(0, len(flying), _POST):
             part = [one.raw for one in flying[start : start + _POST]]
-            self._since = min([self._since, *(datetime.fromisoformat(raw["occurred"]) for raw in part)])
             await self._server.post(part)
 
     async def _send_again(self) -> None:
@@ -143,10 +143,14 @@ class Feed:
             self._known_at = time.monotonic()
         return self._automations
 
+    def _since(self, ids: Iterable[str]) -> datetime:
+        """Before the first of these occurred, by whatever clock."""
+        return datetime.fromisoformat(min(self._flying[key].raw["occurred"] for key in ids)) - _CLOCKS
+
     async def _stored(self, ids: list[str]) -> list[str]:
         if not ids:
             return []
-        since = self._since - timedelta(minutes=1)
+        since = self._since(ids)
         # One question for all is cheap; which are missing is asked only when there are few.
         if len(ids) > PAGE and await self._server.count(ids, since) == len(ids):
             return ids
@@ -157,7 +161,7 @@ class Feed:
         if not ids:
             return []
         confirmed = []
-        for action in await self._server.actions(ids, self._since - timedelta(minutes=1)):
+        for action in await self._server.actions(ids, self._since(ids)):
             automation = action["resource"]["prefect.resource.id"].removeprefix("prefect.automation.")
             for related in action["related"]:
                 key = related["prefect.resource.id"].removeprefix("prefect.event.")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import prefect.runtime
-from prefect.context import FlowRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 
 from poller_core import InvalidOption
 from poller_core.hosts import fitting
@@ -31,6 +31,7 @@ class Run:
     deployment_id: str | None
     labels: Mapping[str, Any] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
+    in_task: bool = False  #: whether it was a task of the run that asked
 
     @property
     def token(self) -> str:
@@ -67,6 +68,7 @@ def current(what: str) -> Run:
         deployment_id=str(deployment_id) if deployment_id else None,
         labels=dict(flow_run.labels or {}),
         tags=tuple(flow_run.tags or ()),
+        in_task=TaskRunContext.get() is not None,
     )
 
 

@@ -101,10 +101,13 @@ class Runs:
             if self._feed is not None:
                 told.append(self._feed.raw(event, _related(run)))
 
-        outcomes = await asyncio.gather(*(one(event) for event in events), return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
+        try:
+            async with asyncio.TaskGroup() as group:
+                for event in events:
+                    group.create_task(one(event))
+        except BaseExceptionGroup as several:
+            # What one can't do the others can't either: they were ended. What was made has its key.
+            raise several.exceptions[0] from None
         if told:
             await self._server.post(told)
 

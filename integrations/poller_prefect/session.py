@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -22,7 +23,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Completed
 
-from poller_core import Event, InvalidOption, LeaseHeld, ListingPoller, PollerError
+from poller_core import Event, InvalidOption, LeaseHeld, ListingPoller, PollerError, TargetError
 from poller_core.hosts import fitting, plain_url, report
 
 from .api import Server
@@ -37,8 +38,6 @@ from .watching import Watching
 
 __all__ = ["Request", "Session"]
 
-#: While it follows, the artifact is made anew no more often than this, seconds.
-_PUBLISH_EVERY = 60.0
 #: How long a poll that follows waits for a server that is away, seconds.
 _FOLLOWING = 7 * 86400.0
 
@@ -97,7 +96,6 @@ class Session:
         self._polled = Polled(target_label(request.url))
         self._runs: dict[str, FlowRun] = {}
         self._trouble: str | None = None
-        self._published = 0.0
         self._told = 0
 
     async def run(self) -> State[Polled]:
@@ -178,14 +176,18 @@ class Session:
             ):
                 self._started(await batches.launch(waiting), waiting.count)
                 self._tick(poller)
-        batch = await asyncio.to_thread(poller.next_batch, request.limit)
+        trouble: TargetError | None = None
+        try:
+            # Only to look: the run takes its batch itself.
+            await asyncio.to_thread(poller.next_batch, request.limit)
+        except TargetError as error:
+            trouble = error
         waiting = await asyncio.to_thread(poller.waiting, request.limit)
-        del batch  # only looked: the run takes its batch itself
-        if not waiting or (
-            waiting.since and _age(waiting.since) < request.batch_for and waiting.count < request.limit
-        ):
-            return
-        self._started(await batches.launch(waiting), waiting.count)
+        collects = waiting.count < request.limit and _age(waiting.since) < request.batch_for
+        if waiting and not collects:
+            self._started(await batches.launch(waiting), waiting.count)
+        if trouble is not None:
+            raise trouble
 
     def _feed(self, server: Server) -> Feed:
         return Feed(server, self._polled.url, _related(self._own), self._log.warning)
@@ -251,8 +253,8 @@ class Session:
         return f"Completed: {polled.summary}" if polled.new or polled.runs or polled.gaps else "Completed"
 
 
-def _age(since: Any) -> float:
-    return time.time() - float(since.timestamp())
+def _age(since: datetime | None) -> float:
+    return 0.0 if since is None else time.time() - since.timestamp()
 
 
 def _related(own: Run) -> list[dict[str, str]]:

@@ -41,8 +41,8 @@ def take_event(
     """The event of this flow run: ``with take_event(event_id) as event:``, or ``async with``.
 
     The first run that asks for an event has it, and has it again when it is retried. Another run, which
-    Prefect may start for the same event, ends as completed, in a state called ``AlreadyTaken`` (if it has a
-    deployment; else :class:`poller_core.EventTaken` is raised).
+    Prefect may start for the same event, ends as completed, in a state called ``AlreadyTaken``. (One that has
+    no deployment, and a task, get :class:`poller_core.EventTaken` instead.)
 
     :param event_id: as the run was given it; None: of a run that ``poll_flow(run=…)`` made, the one that it
         was made for.
@@ -99,7 +99,7 @@ class TakenEvent:
             try:
                 return journal.take(_ours(str(event_id)), run.token, self._handler or run.whose)
             except EventTaken as taken:
-                if run.deployment_id is None:
+                if run.deployment_id is None or run.in_task:
                     raise
                 raise _AlreadyTaken(run, taken) from taken
 

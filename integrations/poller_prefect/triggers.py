@@ -23,7 +23,7 @@ from pydantic import PrivateAttr
 
 from poller_core import InvalidOption
 from poller_core.events import EVENT_NAMES
-from poller_core.hosts import plain_url
+from poller_core.hosts import plain_url, refuse_relative
 
 from .events import EVENTS, PREFIX, target_label
 from .settings import in_thread, refuse
@@ -126,6 +126,7 @@ def on_event(
     :raises InvalidOption: for an event or a fact that there is not.
     """
     refuse(plain_url(url))
+    refuse_relative(url, "server and workers")
     wanted = (events,) if isinstance(events, str) else tuple(events)
     unknown = [event for event in wanted if event not in EVENTS]
     if unknown or not wanted:
