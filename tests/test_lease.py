@@ -149,6 +149,8 @@ def test_another_state_has_leases_of_its_own(inbox: Path, tmp_path: Path) -> Non
 def test_a_state_of_its_own_always_grants(inbox: Path) -> None:
     with FilePoller(inbox) as one, FilePoller(inbox) as two, one.lease() as lease, two.lease(math.inf):
         assert lease.held()
+        lease.release()
+        assert not lease.held()
 
 
 def test_what_it_says(poller: FilePoller, other: FilePoller, inbox: Path, state_url: str) -> None:

@@ -3,8 +3,9 @@
 :func:`open_store` opens it. The parts: ``urls`` (where it is), ``database``,
 ``sqlite``, ``postgresql`` (connections and errors), ``schema`` (tables,
 migrations), ``files`` (making a file), ``records`` and ``journal`` (events),
-``targets``, ``store`` (snapshots and events), ``consumers``, ``reading``, ``ownership``
-and ``retention`` (who has read what), ``checks``, ``repair`` and ``salvage``.
+``targets``, ``store`` (snapshots and events), ``consumers``, ``reading``, ``ownership``,
+``single``, ``handlers`` and ``retention`` (who has read what), ``leases`` and ``pgleases``,
+``checks``, ``repair`` and ``salvage``.
 
 Nothing in here knows what is watched, or what a page holds.
 """

@@ -74,17 +74,20 @@ class LeaseLock(ABC):
 class FreeLease(LeaseLock):
     """The lease of a state that nobody else can open."""
 
+    _taken = False
+
     def take(self) -> bool:
+        self._taken = True
         return True
 
     def held(self) -> bool:
-        return True
+        return self._taken
 
     def holder(self) -> str:
         return ""
 
     def release(self) -> None:
-        pass
+        self._taken = False
 
 
 class _LockFile:
@@ -103,8 +106,9 @@ class _LockFile:
 
 
 _files: dict[tuple[int, int], _LockFile] = {}
-#: Held only for moments, and never while another lock is waited for.
-_guard = threading.Lock()
+#: Held only for moments, and never while another lock is waited for. Reentrant, as a signal handler,
+#: or what the garbage collector ends, may let go of a lease while its thread takes one.
+_guard = threading.RLock()
 
 
 class FileLease(LeaseLock):
@@ -127,17 +131,19 @@ class FileLease(LeaseLock):
                     file = self._opened()
                 except OSError as error:
                     raise self._translated(error) from error
+                if self._key in file.held:
+                    return False
+                file.held.add(self._key)
                 try:
-                    if self._key in file.held or not self._lock(file):
+                    if not self._lock(file):
                         return False
+                    # It may have been deleted since it was opened: who comes later would not find the lock.
                     if self._identity() == file.identity:
-                        file.held.add(self._key)
                         self._file, self._owner = file, os.getpid()
                         break
-                    # Deleted since it was opened: nobody who comes later would find this lock.
-                    self._unlock(file)
                 finally:
-                    file.close_unused()
+                    if self._file is None:
+                        self._let_go(file)
             else:
                 raise StateUnreadable(f"the lock file {self._path} is being deleted again and again")
         crash_point("lease.taken")
@@ -173,11 +179,7 @@ class FileLease(LeaseLock):
             file, self._file = self._file, None
             if file is None or self._owner != os.getpid():
                 return
-            file.held.discard(self._key)
-            try:
-                self._unlock(file)
-            finally:
-                file.close_unused()
+            self._let_go(file)
 
     # -- inside ----------------------------------------------------------------------
 
@@ -217,11 +219,13 @@ class FileLease(LeaseLock):
             raise self._translated(error) from error
         return True
 
-    def _unlock(self, file: _LockFile) -> None:
+    def _let_go(self, file: _LockFile) -> None:
         try:
             fcntl.lockf(file.descriptors[0], fcntl.LOCK_UN, 1, self._key)
         except OSError:
             pass  # closing the file, or the end of the process, frees it all the same
+        file.held.discard(self._key)
+        file.close_unused()
 
     def _translated(self, error: OSError) -> StateError:
         reason = f"the lock file {self._path}, beside the state, can't be used: {error.strerror}"

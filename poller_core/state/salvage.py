@@ -223,7 +223,7 @@ _COSTS = {
     "journal": "missing events are given up; a consumer that has not read them is told so",
     "consumers": "a consumer that is missing has to be made again; see 'poller consumers'",
     "claims": "a token whose claim is missing gets other events; the missing ones count as read",
-    "takes": "an event whose taker is missing is delivered again, or counts as read",
+    "takes": "an event whose taker is missing is delivered again, counts as read, or can be taken again",
     "returned": "an event that was given back and is missing is not delivered again",
     "dead": "dead letters that are missing can't be tried again",
 }
