@@ -33,7 +33,7 @@ from prefect.events.schemas.automations import Automation
 
 from poller_core import Event
 
-from .api import PAGE, Server
+from .api import Server
 from .automations import awaited
 from .events import host_event
 
@@ -83,6 +83,7 @@ class Feed:
         self._known_at = -_KNOWN_FOR
         self._heard = time.monotonic()
         self._outages = 0
+        self._triggers = True  # until it is known that nothing is triggered
         self.failed: dict[str, str] = {}  #: why the automations of an event failed, by our event's id
 
     @property
@@ -93,7 +94,7 @@ class Feed:
     @property
     def window(self) -> int:
         """How many may be."""
-        return _TRIGGERED_WINDOW if any(one.waits_for for one in self._flying.values()) else _STORED_WINDOW
+        return _TRIGGERED_WINDOW if self._triggers else _STORED_WINDOW
 
     def raw(self, event: Event, *related: dict[str, str]) -> dict[str, Any]:
         """An event as Prefect takes it."""
@@ -104,38 +105,45 @@ class Feed:
         new = []
         for event in events:
             raw = self.raw(event)
-            one = _Flying(event, raw, awaited(await self._awaiting(), raw))
-            self._flying[raw["id"]] = one
-            new.append(one)
-        if new and len(self._flying) == len(new):
+            new.append(_Flying(event, raw, awaited(await self._awaiting(), raw)))
+        if not self._flying:
             self._heard, self._outages = time.monotonic(), self._server.outages
+        self._flying.update((one.raw["id"], one) for one in new)
+        self._triggers = any(one.waits_for for one in new)
         await self._send(new)
 
     async def done(self) -> list[Event]:
         """Those that are confirmed since it was last asked."""
         if not self._flying:
             return []
-        found = await self._stored([key for key, one in self._flying.items() if not one.waits_for])
-        found += await self._triggered([key for key, one in self._flying.items() if one.waits_for])
+        found = await self._stored() + await self._triggered()
+        if not found and self._silent():
+            found = await self._send_again()
         if found:
             self._heard = time.monotonic()
         confirmed = [self._flying.pop(key).event for key in found]
         for event in confirmed:
             self.failed.pop(event.id, None)
-        await self._send_again()
         return confirmed
 
     async def _send(self, flying: list[_Flying]) -> None:
         for start in range(0, len(flying), _POST):
-            part = [one.raw for one in flying[start : start + _POST]]
-            await self._server.post(part)
+            await self._server.post([one.raw for one in flying[start : start + _POST]])
 
-    async def _send_again(self) -> None:
-        restarted = self._outages != self._server.outages
-        if self._flying and (restarted or time.monotonic() - self._heard > _SILENCE):
-            self._outages, self._heard = self._server.outages, time.monotonic()
-            self._tell(f"{len(self._flying)} event(s) not confirmed: sending them again, with the same ids")
-            await self._send(list(self._flying.values()))
+    def _silent(self) -> bool:
+        """Whether what was sent may be lost: the server was away meanwhile, or nothing comes back."""
+        return self._outages != self._server.outages or time.monotonic() - self._heard > _SILENCE
+
+    async def _send_again(self) -> list[str]:
+        """Send what did not arrive; what did arrive, one by one."""
+        self._outages, self._heard = self._server.outages, time.monotonic()
+        plain = [key for key, one in self._flying.items() if not one.waits_for]
+        stored = await self._server.stored(plain, self._since(plain)) if plain else set()
+        missing = [one for key, one in self._flying.items() if key not in stored]
+        if missing:
+            self._tell(f"{len(missing)} event(s) not confirmed: sending them again, with the same ids")
+            await self._send(missing)
+        return [key for key in plain if key in stored]
 
     async def _awaiting(self) -> list[Automation]:
         if time.monotonic() - self._known_at > _KNOWN_FOR:
@@ -147,20 +155,23 @@ class Feed:
         """Before the first of these occurred, by whatever clock."""
         return datetime.fromisoformat(min(self._flying[key].raw["occurred"] for key in ids)) - _CLOCKS
 
-    async def _stored(self, ids: list[str]) -> list[str]:
-        if not ids:
-            return []
-        since = self._since(ids)
-        # One question for all is cheap; which are missing is asked only when there are few.
-        if len(ids) > PAGE and await self._server.count(ids, since) == len(ids):
-            return ids
-        found = await self._server.stored(ids[:_POST], since)
-        return [key for key in ids if key in found]
+    async def _stored(self) -> list[str]:
+        """Those that only have to be stored, and are: piece by piece, as they were sent."""
+        ids = [key for key, one in self._flying.items() if not one.waits_for]
+        found: list[str] = []
+        for start in range(0, len(ids), _POST):
+            part = ids[start : start + _POST]
+            if await self._server.count(part, self._since(part)) < len(part):
+                break
+            found += part
+        return found
 
-    async def _triggered(self, ids: list[str]) -> list[str]:
+    async def _triggered(self) -> list[str]:
+        """Those for which every automation has run."""
+        ids = [key for key, one in self._flying.items() if one.waits_for]
+        confirmed: list[str] = []
         if not ids:
-            return []
-        confirmed = []
+            return confirmed
         for action in await self._server.actions(ids, self._since(ids)):
             automation = action["resource"]["prefect.resource.id"].removeprefix("prefect.automation.")
             for related in action["related"]:
