@@ -25,13 +25,15 @@ UPGRADE ?=
 HOST ?= airflow
 # Each scheduler wants versions of its own, and so has an environment of its own.
 AIRFLOW := $(VENV)-airflow/bin
-OLDEST := $(VENV)-airflow-oldest/bin
-# What imports Airflow, and so is checked there. The rest is checked where no scheduler is installed.
-NEEDS_AIRFLOW := integrations dags_examples tests/airflow tests/services $(wildcard benchmarks/airflow* demo/airflow.py)
-WITHOUT := poller_core tests benchmarks demo --exclude airflow
+PREFECT := $(VENV)-prefect/bin
+BOTH := $(VENV)-both/bin
+# What imports a scheduler, and so is checked where both are. The rest is checked where none is installed.
+NEEDS_HOSTS := integrations dags_examples tests/airflow tests/prefect tests/both tests/services \
+	$(wildcard benchmarks/airflow* benchmarks/prefect* demo/airflow.py demo/prefect.py)
+WITHOUT := poller_core tests benchmarks demo --exclude '(airflow|prefect|both)'
 
-.PHONY: help venv demo test test-core test-airflow test-airflow-oldest test-fast lint format bench bench-airflow
-.PHONY: lock build clean
+.PHONY: help venv demo lint format lock build clean bench bench-airflow bench-prefect
+.PHONY: test test-core test-airflow test-airflow-oldest test-prefect test-prefect-oldest test-both test-fast
 .NOTPARALLEL:
 
 help: ## This list
@@ -51,41 +53,60 @@ else
 	@echo "error: HOST=$(HOST): expected airflow or engine" >&2; exit 2
 endif
 
-test: lint test-core test-airflow-oldest test-airflow ## All checks and all tests
+# Two at a time: each waits most of the time for servers and for clocks.
+test: lint ## All checks and all tests
+	@.ci/venv swift
+	@.ci/lanes "test-core test-prefect-oldest test-prefect" "test-airflow test-airflow-oldest test-both"
 
 # With "-k …" in ARGS it may be that nothing is left to run in one of them: pytest's status is 5 then.
 run_tests = echo "==> $(1)"; $(2)/python -m pytest --timeout=$(TIMEOUT) $(3) $(ARGS) || { s=$$?; [ -n "$(ARGS)" ] && [ $$s = 5 ]; }
+HOSTS := --ignore=tests/airflow --ignore=tests/prefect --ignore=tests/both
 
 test-core: ## The tests of the engine
 	@.ci/venv dev
 	@.ci/venv swift
-	@$(call run_tests,pytest: the engine,$(BIN),--ignore=tests/airflow)
+	@$(call run_tests,pytest: the engine,$(BIN),$(HOSTS))
 
 test-airflow: ## The tests of the Airflow adapter, with the newest Airflow
 	@.ci/venv airflow
 	@.ci/venv swift
-	@$(call run_tests,pytest: the adapter with $$($(AIRFLOW)/airflow version),$(AIRFLOW),tests/airflow)
+	@$(call run_tests,pytest: the adapter with Airflow $$($(AIRFLOW)/airflow version),$(AIRFLOW),tests/airflow)
 
 test-airflow-oldest: ## The same with the oldest one, without what takes long
 	@.ci/venv airflow-oldest
 	@.ci/venv swift
-	@$(call run_tests,pytest: the adapter with $$($(OLDEST)/airflow version),$(OLDEST),tests/airflow -m "not slow")
+	@$(call run_tests,pytest: the adapter with Airflow $$($(VENV)-airflow-oldest/bin/airflow version),$(VENV)-airflow-oldest/bin,tests/airflow -m "not slow")
+
+test-prefect: ## The tests of the Prefect adapter, with the newest Prefect
+	@.ci/venv prefect
+	@.ci/venv swift
+	@$(call run_tests,pytest: the adapter with Prefect $$($(PREFECT)/prefect --version),$(PREFECT),tests/prefect)
+
+test-prefect-oldest: ## The same with the oldest one, without what takes long
+	@.ci/venv prefect-oldest
+	@.ci/venv swift
+	@$(call run_tests,pytest: the adapter with Prefect $$($(VENV)-prefect-oldest/bin/prefect --version),$(VENV)-prefect-oldest/bin,tests/prefect -m "not slow")
+
+test-both: ## Airflow and Prefect in one environment
+	@.ci/venv both
+	@.ci/venv swift
+	@$(call run_tests,pytest: both adapters in one environment,$(BOTH),tests/both tests/airflow/test_airflow_sensors.py tests/prefect/test_prefect_host.py -m "not slow")
 
 test-fast: ## Only the engine's tests that take less than ten seconds each
 	@.ci/venv dev
 	@.ci/venv swift
-	@$(BIN)/python -m pytest --timeout=$(TIMEOUT) --ignore=tests/airflow -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest --timeout=$(TIMEOUT) $(HOSTS) -m "not slow" $(ARGS)
 
 lint: ## Format, lint and types; changes nothing
 	@.ci/venv dev
-	@.ci/venv airflow
+	@.ci/venv both
 	@echo "==> ruff format --check"
 	@$(BIN)/ruff format --check $(CODE)
 	@echo "==> ruff check"
 	@$(BIN)/ruff check $(CODE)
 	@echo "==> mypy"
 	@$(BIN)/mypy $(WITHOUT)
-	@$(AIRFLOW)/mypy $(NEEDS_AIRFLOW)
+	@$(BOTH)/mypy $(NEEDS_HOSTS)
 
 format: ## Formats the code and mends what ruff can mend
 	@.ci/venv dev
@@ -96,6 +117,10 @@ bench: ## The benchmarks: ours, the bare walk and the peers in one run
 	@.ci/venv bench
 	@.ci/venv swift
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-prefect: ## From a file to a run, and events and runs per second: ours and Prefect's own, in one run
+	@.ci/venv prefect
+	@$(PREFECT)/python -m benchmarks.prefect $(ARGS)
 
 bench-airflow: ## From a file to a task, and what a triggerer takes for it: ours and Airflow's own, in one run
 	@.ci/venv airflow
@@ -125,5 +150,5 @@ build: ## The source distribution and the wheel, in dist/
 	@$(BIN)/uv build --build-constraints requirements/run.txt --require-hashes --clear
 
 clean: ## Removes what the other targets made
-	rm -rf $(VENV) $(VENV)-swift $(VENV)-airflow $(VENV)-airflow-oldest build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-{swift,airflow,airflow-oldest,prefect,prefect-oldest,both} build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
