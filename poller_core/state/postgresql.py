@@ -163,8 +163,9 @@ class PostgresDatabase(Database):
                 self._disconnect()
 
     def has_table(self, name: str) -> bool:
-        row = self.row("SELECT to_regclass(?)", (name,))
-        return row is not None and row[0] is not None
+        # Not to_regclass() alone: a session remembers that a table was not there, and hears of one that
+        # another made meanwhile only as it locks a table of the statement's own.
+        return bool(self.rows("SELECT 1 FROM pg_catalog.pg_class WHERE oid = to_regclass(?)", (name,)))
 
     def lease(self, key: int) -> LeaseLock:
         return PostgresLease(self, key)

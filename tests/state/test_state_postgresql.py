@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +14,9 @@ import pytest
 
 from poller_core.errors import StateDamaged, StateError, StateLocked, StateReadOnly, StateUnreadable
 from poller_core.state import SnapshotChange, Store, open_store
+from poller_core.state.postgresql import PostgresDatabase
+from poller_core.state.schema import prepare
+from poller_core.state.urls import parse_state_url
 from tests.state.helpers import add, seqs, some, target_of
 
 pytestmark = pytest.mark.postgres
@@ -193,3 +198,28 @@ def test_what_lies_beside_is_left_alone(postgres_url: str, admin: Any) -> None:
     with open_store(postgres_url) as store:
         target_of(store)
     assert admin.execute("SELECT count(*) FROM targets").fetchone() == (0,)
+
+
+def test_two_that_make_the_tables_at_once(postgres_url: str) -> None:
+    """The second one has asked before whether they are there, and was told that they are not."""
+    place = parse_state_url(postgres_url)
+    first, second = (PostgresDatabase(place.text, place.parameters, 30) for _ in range(2))
+    errors: list[BaseException] = []
+
+    def make() -> None:
+        try:
+            prepare(second, create=True)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=make)
+    with first.transaction():
+        first.lock_schema()
+        thread.start()
+        time.sleep(0.5)  # so that it waits for the lock
+        prepare(first, create=True)
+    thread.join()
+    assert errors == []
+    assert second.has_table("poller_dead")
+    first.close()
+    second.close()
