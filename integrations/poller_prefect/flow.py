@@ -52,7 +52,7 @@ async def poll_flow(
         Field(description="The deployment whose runs to make, as flow/deployment; none: only emit events"),
     ] = None,
     parameters: Annotated[
-        dict[str, Any] | None, Field(description='Of the runs; may have templates, such as "{{ path }}"')
+        dict[str, Any] | None, Field(description="Of the runs; may have templates of facts in double braces")
     ] = None,
     batch: Annotated[bool, Field(description="One run for all that waits, instead of one per event")] = False,
     follow: Annotated[bool, Field(description="Go on for ever, and wake when something happens")] = False,

@@ -88,8 +88,8 @@ class Polled:
         return Counter({name: getattr(self, name) for name in EVENT_NAMES})
 
 
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}" + ("" if count == 1 else "s")
+def _number(count: int, what: str, many: str | None = None) -> str:
+    return f"{count:,} {what if count == 1 else many or what + 's'}"
 
 
 async def publish(polled: Polled, status: Status, consumer: str, reasons: list[str]) -> None:
@@ -113,7 +113,7 @@ async def publish(polled: Polled, status: Status, consumer: str, reasons: list[s
     lines = [
         f"**{polled.summary}**{more}",
         "",
-        f"* target: `{polled.url}`, {status.entries:,} entries, last look {looked}",
+        f"* target: `{polled.url}`, {_number(status.entries, 'entry', 'entries')}, last look {looked}",
         f"* consumer: `{consumer}`, lag {polled.lag:,}",
         f"* gaps: {status.gaps}" + "".join(f"\n    * {reason}" for reason in status.errors[:5]),
         *(f"* **failed**: {reason}" for reason in reasons[:5]),

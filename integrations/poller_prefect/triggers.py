@@ -136,6 +136,8 @@ def on_event(
         "target": glob.escape(target_label(url)),
         **(match or {}),
     }
+    label = target_label(url)
+    more.setdefault("description", f"A run for each file or object {' or '.join(wanted)} in {label}")
     trigger = PollerEventTrigger(
         name=name,
         expect={EVENTS[event] for event in wanted},
