@@ -21,7 +21,7 @@ TIMEOUT ?= 300
 # "make lock" keeps what is pinned unless it has to move; UPGRADE=1 takes the newest of all.
 UPGRADE ?=
 
-# What "make demo" shows: airflow, or engine (without a scheduler).
+# What "make demo" shows: airflow, prefect, or engine (without a scheduler).
 HOST ?= airflow
 # Each scheduler wants versions of its own, and so has an environment of its own.
 AIRFLOW := $(VENV)-airflow/bin
@@ -42,15 +42,18 @@ help: ## This list
 venv: ## The virtual environment for development, in .venv
 	@.ci/venv dev
 
-demo: ## A real Airflow starts, a file lands in ./inbox, a run works on it (HOST=engine: without Airflow)
+demo: ## A real Airflow starts, a file lands in ./inbox, a run works on it (HOST=prefect: a Prefect; HOST=engine: neither)
 ifeq ($(HOST),airflow)
 	@.ci/venv airflow
 	@$(AIRFLOW)/python -m demo.airflow $(ARGS)
+else ifeq ($(HOST),prefect)
+	@.ci/venv prefect
+	@$(PREFECT)/python -m demo.prefect $(ARGS)
 else ifeq ($(HOST),engine)
 	@.ci/venv run
 	@$(BIN)/python -m demo.engine $(ARGS)
 else
-	@echo "error: HOST=$(HOST): expected airflow or engine" >&2; exit 2
+	@echo "error: HOST=$(HOST): expected airflow, prefect or engine" >&2; exit 2
 endif
 
 # Two at a time: each waits most of the time for servers and for clocks.

@@ -7,29 +7,18 @@ the example DAG ``dags_examples/airflow/files_by_asset.py``. Ends at Ctrl-C, wit
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import os
-import shutil
-import signal
 import sqlite3
 import sys
-import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from demo.common import EXAMPLES, console, drop, main, poller, row, say
+from tests.services.airflow_host import AirflowHost
 
-from tests.services.airflow_host import AirflowHost, HostError, free_port
-
-console = Console(highlight=False, soft_wrap=True)
-ROOT = Path(__file__).parent.parent
 DAG = "files_by_asset"
-
-
-def say(text: str) -> None:
-    console.print(f"\n[bold]{text}[/]")
 
 
 def watched(state: Path) -> bool:
@@ -47,16 +36,16 @@ def show(host: AirflowHost, run: dict[str, Any]) -> None:
     """What a run did."""
     run_id = run["dag_run_id"]
     state = host.task(DAG, run_id, "files")["state"]
-    console.print(f"    [green]run[/]   │ {run_id}: {run['state']}")
+    row("run", f"{run_id}: {run['state']}")
     if state == "skipped":
-        console.print("    [green]files[/] │ none: an earlier run had taken them all")
+        row("files", "none: an earlier run had taken them all")
         return
     for event in host.xcom(DAG, run_id, "files"):
-        console.print(f"    [green]files[/] │ {event['event']} {event['path']}, {event['size']} bytes")
-    for line in host.task_log(DAG, run_id, "files").splitlines():
-        if line.startswith(("Watched:", "Claimed")):
-            console.print(f"    [green]log[/]   │ {line}")
-    console.print(f"    [green]page[/]  │ {host.url}/dags/{DAG}/runs/{run_id}")
+        row("files", f"{event['event']} {event['path']}, {event['size']} bytes")
+    for text in host.task_log(DAG, run_id, "files").splitlines():
+        if text.startswith(("Watched:", "Claimed")):
+            row("log", text)
+    row("page", f"{host.url}/dags/{DAG}/runs/{run_id}")
 
 
 def ended(host: AirflowHost, known: set[str]) -> list[dict[str, Any]]:
@@ -75,23 +64,20 @@ def demo(host: AirflowHost, inbox: Path, once: bool) -> None:
     console.print(f"    {inbox}")
 
     say("3. A file lands")
-    path = inbox / f"sales-{time.strftime('%H%M%S')}.csv"
-    path.write_text("day,sum\n2026-11-23,42\n")
+    drop(inbox, f"sales-{time.strftime('%H%M%S')}.csv")
     began = time.monotonic()
-    console.print(f"    [cyan]we[/]    │ wrote {path.name}")
 
     say("4. A run has started with it")
     (run, *more) = host.until("a run to end", lambda: ended(host, known), 180)
     show(host, run)
-    console.print(f"    …      │ {time.monotonic() - began:.1f} s from the file to the end of the run")
+    console.print(f"    …     │ {time.monotonic() - began:.1f} s from the file to the end of the run")
     if once:
         return
 
     say("5. Now you")
     console.print(f"    Airflow's UI:   {host.url}   (no login; DAG [bold]{DAG}[/], or Assets → inbox)")
     console.print(f"    Drop more:      cp SOMETHING {inbox}/")
-    poller = os.path.relpath(Path(sys.executable).with_name("poller"))
-    console.print(f"    What it knows:  {poller} status --state {host.home}/poller/state.db")
+    console.print(f"    What it knows:  {poller()} status --state {host.home}/poller/state.db")
     console.print("    Ctrl-C ends it all. Runs are shown here as they end.\n")
     while True:
         for run in [*more, *ended(host, known)]:
@@ -100,63 +86,10 @@ def demo(host: AirflowHost, inbox: Path, once: bool) -> None:
         time.sleep(1)
 
 
-def port() -> int:
-    """Airflow's usual port, or any that is free."""
-    import socket
-
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with contextlib.suppress(OSError):
-            sock.bind(("127.0.0.1", 8080))
-            return 8080
-    return free_port()
-
-
-def _leave(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="make demo ARGS=…", description=__doc__)
-    parser.add_argument("--once", action="store_true", help="end after the first run, instead of at Ctrl-C")
-    parser.add_argument("--port", type=int, help="of the UI (default: 8080, or any if that is taken)")
-    options = parser.parse_args()
-    signal.signal(signal.SIGTERM, _leave)
-
-    inbox = Path.cwd() / "inbox"
-    there = inbox.exists()
-    inbox.mkdir(exist_ok=True)
-    before = set(inbox.iterdir())
-    home = Path(tempfile.mkdtemp(prefix="poller-demo-"))
-    say("1. Airflow starts: API server, scheduler, DAG processor, triggerer (half a minute or so)")
-    host = AirflowHost(
-        home,
-        ROOT / "dags_examples" / "airflow",
-        environ={"POLLER_INBOX": str(inbox)},
-        port=options.port or port(),
-        say=lambda line: console.print(f"    {line}"),
-    )
-    status = 0
-    try:
-        with host:
-            demo(host, inbox, options.once)
-    except KeyboardInterrupt:
-        console.print("\nAll services have been stopped.")
-    except HostError as error:
-        console.print(f"[red]error:[/] {error}", markup=True)
-        console.print(f"The services' logs stay in {host.logs}")
-        status = 1
-    if not status:
-        shutil.rmtree(home, ignore_errors=True)
-    # What the demo made itself; what somebody else put there stays.
-    for path in set(inbox.iterdir()) - before:
-        if path.name.startswith("sales-"):
-            path.unlink()
-    if not there:
-        with contextlib.suppress(OSError):
-            inbox.rmdir()
-    return status
+def make(home: Path, inbox: Path, port: int, told: Callable[[str], None]) -> AirflowHost:
+    return AirflowHost(home, EXAMPLES / "airflow", environ={"POLLER_INBOX": str(inbox)}, port=port, say=told)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start = "1. Airflow starts: API server, scheduler, DAG processor, triggerer (half a minute or so)"
+    sys.exit(main(__doc__, start, 8080, make, demo))
