@@ -6,14 +6,17 @@ its id. The server may be killed at any point and started again, on the same por
 fail meanwhile, and :meth:`PrefectHost.until` waits through that.
 
 Lists are whole (all pages). Rows that come while pages are read may or may not be among them; none that
-was there before is missing, unless something is deleted at the same time.
+was there before is missing, unless something is deleted at the same time. (A server that starts removes
+events that occurred a week ago or more: those of tests should be of today.)
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -77,8 +80,10 @@ class PrefectHost(Processes):
         chosen = {
             "HOME": str(home),
             "API_URL": self.api,
-            # Without it, one that does not find its server quietly starts one of its own.
+            # Otherwise what does not find its server quietly starts one of its own. (Both are the same
+            # setting: the second is how the default profile calls it.)
             "SERVER_EPHEMERAL_ENABLED": "false",
+            "SERVER_ALLOW_EPHEMERAL_MODE": "false",
             "SERVER_DATABASE_CONNECTION_URL": database or f"sqlite+aiosqlite:///{home}/prefect.db",
             "SERVER_UI_ENABLED": str(ui).lower(),
             "SERVER_ANALYTICS_ENABLED": "false",
@@ -126,8 +131,16 @@ class PrefectHost(Processes):
         """Start the server, for the first time or again; its process id, when it answers.
 
         :raises Ended: with the end of its log, if it ends.
+        :raises HostError: if somebody listens on its port.
         """
         self._say("starting the server")
+        with socket.socket() as sock:
+            # As servers do: connections of the one before may still be there.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind(("127.0.0.1", self.port))
+            except OSError as error:
+                raise HostError(f"port {self.port} is taken ({error})") from error
         argv = [*_prefect(), "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
         pid = self.launch(_SERVER, argv, cwd=self.home)
         self.until("the server to be well", self.healthy, timeout)
@@ -246,10 +259,17 @@ class PrefectHost(Processes):
     def ask(self, method: str, path: str, **options: Any) -> Any:
         """One request to the REST API, ``/api`` being understood; JSON.
 
+        Where the server says that it is busy (with SQLite: somebody else was writing), and so has done
+        nothing, it is asked again for some seconds, as Prefect's own clients do.
+
         :raises HostError: for any status but 2xx.
         :raises httpx.TransportError: if there is no answer.
         """
-        answer = self._http.request(method, path, **options)
+        for pause in (0.1, 0.3, 0.6, 1, 2, 4, 0):
+            answer = self._http.request(method, path, **options)
+            if answer.status_code != 503:
+                break
+            time.sleep(pause)
         if not answer.is_success:
             raise HostError(f"{method} {path}: {answer.status_code} {answer.text[:2000]}")
         return answer.json() if answer.content else None
@@ -307,7 +327,10 @@ class PrefectHost(Processes):
 
     def logs_of(self, flow_run_id: str | uuid.UUID) -> str:
         """What a flow run and its tasks logged, by line."""
-        body = {"logs": {"flow_run_id": {"any_": [str(flow_run_id)]}}, "sort": "TIMESTAMP_ASC"}
+        body: dict[str, Any] = {
+            "logs": {"flow_run_id": {"any_": [str(flow_run_id)]}},
+            "sort": "TIMESTAMP_ASC",
+        }
         return "\n".join(row["message"] for row in self.pages("logs/filter", **body))
 
     def events(

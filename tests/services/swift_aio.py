@@ -42,7 +42,7 @@ _SCRIPT = Path(swift_child.__file__)
 def interpreter():
     """The Python of the servers: POLLER_TEST_SWIFT_PYTHON, or the one that ``.ci/venv swift`` makes."""
     given = os.environ.get("POLLER_TEST_SWIFT_PYTHON")
-    python = given or re.sub(r"-airflow(-oldest)?$", "", sys.prefix) + "-swift/bin/python"
+    python = given or re.sub(r"-(both|(airflow|prefect)(-oldest)?)$", "", sys.prefix) + "-swift/bin/python"
     if not os.access(python, os.X_OK):
         raise RuntimeError(
             f"there is no {python}: 'make test' (or '.ci/venv swift') makes the environment with Swift and "
