@@ -4,6 +4,9 @@ Each is the leader of a session and a process group of its own, and is ended wit
 its id. What left its group (Prefect's worker, for one, puts flow runs into sessions of their own) is
 known by a variable that all of them inherit, and :meth:`Processes.down` ends that too. Not found is
 only what has thrown its environment away.
+
+Should this process end without having called it, killed or not, a guard does the same: a process that
+does nothing but wait for that. It is this module, run as a script.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import secrets
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -56,9 +60,11 @@ class Processes:
         self.logs = logs
         self.logs.mkdir(parents=True, exist_ok=True)
         self._mark = secrets.token_hex(8)
-        self.env = {**env, _MARK: self._mark}
+        # Behind those of hosts in which this process may be running itself.
+        self.env = {**env, _MARK: f"{env.get(_MARK, '')} {self._mark}"}
         self._say = say or (lambda line: None)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._guard: subprocess.Popen[bytes] | None = None
 
     def launch(
         self, name: str, argv: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] | None = None
@@ -70,6 +76,15 @@ class Processes:
         """
         if self.alive(name):
             raise HostError(f"there is a {name} already")
+        if self._guard is None:
+            # Its input ends when this process does, whatever the reason.
+            self._guard = subprocess.Popen(
+                [sys.executable, "-I", __file__, self._mark],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         with open(self.logs / f"{name}.log", "ab") as log:
             process = subprocess.Popen(
                 list(argv),
@@ -133,10 +148,9 @@ class Processes:
         """End everything that was started, and what that has left behind."""
         running, self._running = dict(self._running), {}
         self._end(running.values())
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.environ().get(_MARK) == self._mark and process.pid != os.getpid():
-                    process.kill()
+        if self._guard is not None:
+            guard, self._guard = self._guard, None
+            guard.communicate(b"now")
 
     @staticmethod
     def _end(processes: Any, timeout: float = 15) -> None:
@@ -175,3 +189,28 @@ class Processes:
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
+
+
+def _sweep(mark: str, patience: float) -> None:
+    """End whatever has this mark; kill what does not end in so many seconds."""
+
+    def left() -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if mark in process.environ().get(_MARK, "").split():
+                    found.append(process)
+        return found
+
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        processes = left()
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                end(process)
+        psutil.wait_procs(processes, timeout=patience)
+
+
+if __name__ == "__main__":
+    # A forked process may hold the other end too: then there is no end of it, but a byte from "down", when
+    # whatever listens has been asked already.
+    _sweep(sys.argv[1], patience=2 if sys.stdin.buffer.read(1) else 10)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
 from tests.services.containers import Box
+from tests.services.processes import Ended, HostError, Processes
 from tests.services.swift_aio import SwiftAIO
 
 
@@ -72,3 +78,77 @@ def test_nothing_is_left() -> None:
         pids = [process.pid for process in aio.procs.values()]
     assert not folder.exists()
     assert subprocess.run(["ps", "-p", ",".join(map(str, pids))], stdout=subprocess.DEVNULL).returncode == 1
+
+
+# One that starts another, in a session of its own, and is deaf to SIGTERM if told so.
+_PARENT = """
+import signal, subprocess, sys, time
+if "deaf" in sys.argv:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def _family(processes: Processes, *args: str) -> list[int]:
+    pid = processes.launch("parent", [sys.executable, "-c", _PARENT, *args])
+    processes.until("the child to be there", lambda: processes.log("parent"))
+    return [pid, int(processes.log("parent"))]
+
+
+def _gone(pids: list[int], patience: float = 0) -> bool:
+    end = time.monotonic() + patience
+    while True:
+        left = [pid for pid in pids if psutil.pid_exists(pid)]
+        left = [pid for pid in left if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+        if not left or time.monotonic() > end:
+            return not left
+        time.sleep(0.1)
+
+
+def test_processes(tmp_path: Path) -> None:
+    processes = Processes(tmp_path, os.environ)
+    pids = _family(processes)
+    assert processes.alive("parent")
+    with pytest.raises(HostError, match="there is a parent already"):
+        processes.launch("parent", ["true"])
+    processes.kill("parent")
+    assert not processes.alive("parent")
+    assert _gone(pids[:1])
+    assert not _gone(pids)  # as when it crashes
+    processes.down()
+    assert _gone(pids)
+
+    processes.launch("brief", ["sh", "-c", "echo so it is; exit 3"])
+    with pytest.raises(Ended, match="the brief ended with 3:\nso it is"):
+        processes.until("it to end", processes.check)
+    processes.launch("brief", ["sleep", "600"])  # the name is free again
+    assert processes.stop("brief") == -signal.SIGTERM
+    processes.down()
+
+
+def test_deaf_process(tmp_path: Path) -> None:
+    processes = Processes(tmp_path, os.environ)
+    pids = _family(processes, "deaf")
+    with pytest.raises(HostError, match="did not in 1 s"):
+        processes.stop("parent", timeout=1)
+    assert _gone(pids[:1])
+    processes.down()
+    assert _gone(pids)
+
+
+def test_nothing_is_left_by_one_that_is_killed(tmp_path: Path) -> None:
+    code = f"""
+import os, pathlib, signal
+from tests.services.processes import Processes
+from tests.services.test_services import _family
+pids = _family(Processes(pathlib.Path({str(tmp_path)!r}), os.environ))
+print(*pids, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
+    assert done.returncode == -signal.SIGKILL
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert len(pids) == 2
+    assert _gone(pids, patience=10)
