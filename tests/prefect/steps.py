@@ -12,19 +12,20 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from poller_prefect import Polled, poll_flow
 from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.exceptions import Abort
 from prefect.flow_engine import run_flow, run_flow_async
 
 from poller_core import Event, Url, open_journal
-from poller_prefect import Polled, poll_flow
 from tests.services.prefect_host import PrefectHost
 
 __all__ = [
     "apply",
-    "apply_async",
     "artifacts",
+    "fed",
     "feed",
     "journal_event",
     "key_of",
@@ -72,6 +73,11 @@ def feed(host: PrefectHost, folder: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda event: event["payload"]["seq"])
 
 
+def fed(host: PrefectHost, folder: Path, count: int) -> list[dict[str, Any]]:
+    """The same, when there are so many: besides a run that it makes, a poll does not wait for an event."""
+    return list(host.until(f"{count} event(s)", lambda: len(now := feed(host, folder)) >= count and now))
+
+
 def artifacts(host: PrefectHost, state: State[Any]) -> list[dict[str, Any]]:
     """The artifacts of the run that ended in a state."""
     run = run_of(host, state)["id"]
@@ -100,11 +106,6 @@ def apply(flow: Flow[Any, Any], **options: Any) -> str:
     return f"{flow.name}/{flow.name}"
 
 
-async def apply_async(flow: Flow[Any, Any], **options: Any) -> str:
-    """The same in a coroutine."""
-    return await asyncio.to_thread(apply, flow, **options)
-
-
 def made(host: PrefectHost, deployment: str) -> list[dict[str, Any]]:
     """The runs of a deployment, oldest first."""
     return host.flow_runs(deployment=deployment)
@@ -114,6 +115,12 @@ def run_here(flow: Flow[Any, Any], run: dict[str, Any]) -> State[Any]:
     """Run a flow run that was made, as a runner would, but here; the state it ends in."""
     with get_client(sync_client=True) as client:
         flow_run = client.read_flow_run(uuid.UUID(run["id"]))
-    if flow.isasync:
-        return asyncio.run(run_flow_async(flow, flow_run=flow_run, return_type="state"))
-    return run_flow(flow, flow_run=flow_run, return_type="state")
+        try:
+            if flow.isasync:
+                return asyncio.run(run_flow_async(flow, flow_run=flow_run, return_type="state"))
+            return run_flow(flow, flow_run=flow_run, return_type="state")
+        except Abort:
+            # As the process of a runner ends then: the run has a state already.
+            state = client.read_flow_run(flow_run.id).state
+            assert state is not None
+            return state

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from poller_prefect import Polled, poll_flow
 from prefect import flow, tags
 from prefect.client.schemas.objects import State, StateType
 
 from poller_core import Event, TargetNotFound, Url
-from poller_prefect import Polled, poll_flow
 from tests.prefect.steps import artifacts, feed, journal_event, key_of, polled, put, run_of, said
 from tests.services.prefect_host import PrefectHost
 
@@ -34,7 +34,7 @@ def test_what_happened_is_told(api: PrefectHost, inbox: Path) -> None:
     before = datetime.now(UTC)
     with tags("nightly"):
         state = polled(inbox)
-    assert said(state) == ("Completed: 1 new, 1 modified, 1 deleted",) + ("1 new, 1 modified, 1 deleted",)
+    assert said(state) == ("Completed: 1 new, 1 modified, 1 deleted", "1 new, 1 modified, 1 deleted")
     result = state.result()
     assert (result.created, result.modified, result.deleted, result.new) == (1, 1, 1, 3)
     assert (result.runs, result.failed, result.gaps, result.lag, result.entries) == (0, 0, 0, 0, 2)
@@ -268,7 +268,7 @@ def test_part_that_cannot_be_read(api: PrefectHost, inbox: Path) -> None:
 
 
 def test_any_name(api: PrefectHost, inbox: Path) -> None:
-    """Names that are not UTF-8, that look like patterns or templates, and paths that are longer than an index."""
+    """Names that are not UTF-8, that look like patterns or templates, and paths too long for an index."""
     deep = os.fsencode(inbox) + b"".join(b"/" + bytes([letter]) * 250 for letter in b"abcdefg")
     names = [
         *(b"caf\xe9.csv", b"two words .csv", b"[x]*?.csv", b"100%25 #?&;.csv", b"line\nbreak", b"{{ path }}"),
