@@ -27,9 +27,17 @@ def blocks(page: Path, language: str) -> list[tuple[int, str]]:
     ]
 
 
-def examples(page: Path, airflow: bool = False) -> list[tuple[int, str]]:
-    """A page's Python: that for Airflow (see tests/airflow/test_airflow_docs.py), or all the rest."""
-    return [(line, code) for line, code in blocks(page, "python") if ("airflow" in code) == airflow]
+#: Schedulers, which have examples of their own: see tests/airflow/test_airflow_docs.py and the like.
+HOSTS = ("airflow", "prefect")
+
+
+def examples(page: Path, host: str | None = None) -> list[tuple[int, str]]:
+    """A page's Python: that for a scheduler, or all that is for none."""
+
+    def whose(code: str) -> str | None:
+        return next((name for name in HOSTS if name in code), None)
+
+    return [(line, code) for line, code in blocks(page, "python") if whose(code) == host]
 
 
 def run(page: Path, code: list[tuple[int, str]]) -> dict[str, object]:

@@ -17,7 +17,7 @@ from tests.services.airflow_host import AirflowHost
 from tests.test_docs import examples
 
 HERE = Path(__file__).parent
-PAGES = [page for page in test_docs.PAGES if examples(page, airflow=True)]
+PAGES = [page for page in test_docs.PAGES if examples(page, "airflow")]
 EXAMPLES = HERE.parent.parent / "dags_examples" / "airflow"
 
 
@@ -41,7 +41,7 @@ def host(work: Path) -> Iterator[AirflowHost]:
         if path.name != "partition_per_file.py" or Version(airflow.__version__) >= Version("3.2"):
             shutil.copy(path, dags)
     for page in PAGES:
-        code = [text for _, text in examples(page, airflow=True)]
+        code = [text for _, text in examples(page, "airflow")]
         (dags / f"page_{page.stem}.py").write_text("\n".join(code))
     host = AirflowHost(
         work / "home",
