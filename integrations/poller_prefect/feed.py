@@ -13,6 +13,9 @@ said so (``prefect.automation.action.executed``, which names the event).
 **Sent again.** What was not confirmed is sent again under the same id: at once if the
 server was away meanwhile, else when nothing has come back for a while. Prefect drops an
 id that it knows; if it has forgotten it, a second run may start, and finds its event taken.
+Which automations it waits for is looked up again, too: a deployment that is served anew
+has new ones, of the same names. One that is gone has to be missing twice, as serving takes
+the old ones away before it makes the new.
 
 **Paced.** No more than a window of events is on its way: the queues of the server hold
 10,000 and drop the rest.
@@ -28,6 +31,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from prefect.events.schemas.automations import Automation
 
@@ -80,6 +84,7 @@ class Feed:
         self._tell = tell
         self._flying: dict[str, _Flying] = {}
         self._automations: list[Automation] = []
+        self._missed: set[UUID] = set()  # of these, those that were not there at the last look
         self._known_at = -_KNOWN_FOR
         self._heard = time.monotonic()
         self._outages = 0
@@ -137,19 +142,32 @@ class Feed:
     async def _send_again(self) -> list[str]:
         """Send what did not arrive; what did arrive, one by one."""
         self._outages, self._heard = self._server.outages, time.monotonic()
+        await self._look()
+        for one in self._flying.values():
+            one.waits_for = awaited(self._automations, one.raw)
         plain = [key for key, one in self._flying.items() if not one.waits_for]
         stored = await self._server.stored(plain, self._since(plain)) if plain else set()
-        missing = [one for key, one in self._flying.items() if key not in stored]
+        found = [key for key in plain if key in stored] + await self._triggered()
+        missing = [one for key, one in self._flying.items() if key not in found]
         if missing:
             self._tell(f"{len(missing)} event(s) not confirmed: sending them again, with the same ids")
             await self._send(missing)
-        return [key for key in plain if key in stored]
+        return found
 
     async def _awaiting(self) -> list[Automation]:
         if time.monotonic() - self._known_at > _KNOWN_FOR:
-            self._automations = await self._server.automations()
-            self._known_at = time.monotonic()
+            await self._look()
         return self._automations
+
+    async def _look(self) -> None:
+        """Look which automations there are; one that has gone may be about to come back, under its name."""
+        there = await self._server.automations()
+        ids, names = {one.id for one in there}, {one.name for one in there}
+        missed = [
+            one for one in self._automations if one.id not in ids | self._missed and one.name not in names
+        ]
+        self._automations, self._missed = there + missed, {one.id for one in missed}
+        self._known_at = time.monotonic()
 
     def _since(self, ids: Iterable[str]) -> datetime:
         """Before the first of these occurred, by whatever clock."""
