@@ -52,6 +52,8 @@ _TRIGGERED_WINDOW = 200
 _SILENCE = 30.0
 #: How long it is taken for granted that the automations are what they were, seconds.
 _KNOWN_FOR = 10.0
+#: A look that is not older tells nothing new, seconds.
+_SURE = 0.3
 #: How far apart the clocks of server and poller may be.
 _CLOCKS = timedelta(minutes=10)
 
@@ -182,7 +184,27 @@ class Feed:
             if await self._server.count(part, self._since(part)) < len(part):
                 break
             found += part
-        return found
+        return await self._untriggered(found)
+
+    async def _untriggered(self, found: list[str]) -> list[str]:
+        """Those of which it is still true that nothing is triggered: a deployment may have come meanwhile.
+
+        One that is being served anew has no automation for a moment, and whoever looked just then believed
+        that there is nothing to wait for.
+        """
+        if not found or time.monotonic() - self._known_at < _SURE:
+            return found
+        await self._look()
+        late = []
+        for key in found:
+            one = self._flying[key]
+            one.waits_for = awaited(self._automations, one.raw)
+            if one.waits_for:
+                late.append(one)
+        if late:
+            self._triggers = True
+            await self._send(late)  # as it went by, nobody waited for it
+        return [key for key in found if not self._flying[key].waits_for]
 
     async def _triggered(self) -> list[str]:
         """Those for which every automation has run."""
