@@ -1,4 +1,4 @@
-"""``poll_flow`` and what it starts, deployed by ``prefect deploy`` from a ``prefect.yaml``; a worker runs it."""
+"""``poll_flow`` and what it starts, deployed by ``prefect deploy`` from ``prefect.yaml``, run by a worker."""
 
 from __future__ import annotations
 
