@@ -73,7 +73,7 @@ def demo(host: PrefectHost, inbox: Path, once: bool) -> None:
 
     say("5. Now you")
     console.print(f"    Prefect's UI:   {host.url}")
-    console.print(f"    The feed:       {host.url}/events")
+    console.print(f"    The feed:       {host.url}/events?events=poller.subject.created")
     console.print(f"    The poll:       {host.url}/runs/flow-run/{poll}")
     console.print(f"    Drop more:      cp SOMETHING {inbox}/")
     console.print(f"    What it knows:  {poller()} status --state {host.home}/poller/state.db")
