@@ -77,7 +77,8 @@ def main() -> None:
 
 
 def _ended(number: int, frame: object) -> NoReturn:
-    # As an exception, so that every process is ended on the way out.
+    # As an exception, so that every process is ended on the way out; asked once more, that goes on.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(128 + number)
 
 
