@@ -100,10 +100,10 @@ def key_of(event_id: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, event_id))
 
 
-def apply(flow: Flow[Any, Any], **options: Any) -> str:
-    """Make a deployment of a flow, called as the flow is; its name."""
-    flow.to_deployment(flow.name, **options).apply()  # type: ignore[union-attr]
-    return f"{flow.name}/{flow.name}"
+def apply(flow: Flow[Any, Any], name: str | None = None, **options: Any) -> str:
+    """Make a deployment of a flow, by default called as the flow is; its name."""
+    flow.to_deployment(name or flow.name, **options).apply()  # type: ignore[union-attr]
+    return f"{flow.name}/{name or flow.name}"
 
 
 def made(host: PrefectHost, deployment: str) -> list[dict[str, Any]]:
@@ -116,11 +116,13 @@ def run_here(flow: Flow[Any, Any], run: dict[str, Any]) -> State[Any]:
     with get_client(sync_client=True) as client:
         flow_run = client.read_flow_run(uuid.UUID(run["id"]))
         try:
+            state: Any
             if flow.isasync:
-                return asyncio.run(run_flow_async(flow, flow_run=flow_run, return_type="state"))
-            return run_flow(flow, flow_run=flow_run, return_type="state")
+                state = asyncio.run(run_flow_async(flow, flow_run=flow_run, return_type="state"))
+            else:
+                state = run_flow(flow, flow_run=flow_run, return_type="state")
         except Abort:
             # As the process of a runner ends then: the run has a state already.
             state = client.read_flow_run(flow_run.id).state
-            assert state is not None
-            return state
+    assert isinstance(state, State)
+    return state

@@ -134,7 +134,7 @@ async def test_awaited(api: PrefectHost, inbox: Path) -> None:
     state = await poll_flow(inbox, return_state=True)
     assert isinstance(state, State)
     assert said(state) == ("Completed: 1 new", "1 new")
-    assert (await state.result()).new == 1  # type: ignore[misc]
+    assert (await state.result()).new == 1
 
 
 @flow
@@ -168,7 +168,7 @@ def test_within_flows(api: PrefectHost, inbox: Path) -> None:
 async def test_within_async_flows(api: PrefectHost, inbox: Path) -> None:
     await poll_flow(inbox, consumer="a")
     put(inbox / "a")
-    parent = await async_parent(str(inbox), return_state=True)
+    parent: Any = await async_parent(str(inbox), return_state=True)
     result, name = await parent.result()
     assert (result.new, name) == (1, "Completed: 1 new")
     assert [one["state_name"] for one in children(api, parent)] == ["Completed: 1 new"] * 2

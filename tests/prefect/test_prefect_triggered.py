@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,7 @@ def test_each_deployment_takes_for_itself(api: PrefectHost, inbox: Path) -> None
     """And Prefect's own id of the event says which, too."""
     one = apply(triggered_usual_other, triggers=[on_created(inbox)])
     template = {"event_id": "{{ event.id | string }}"}
-    triggered_usual_other.to_deployment("b", triggers=[on_created(inbox, parameters=template)]).apply()
-    two = "triggered-usual-other/b"
+    two = apply(triggered_usual_other, "b", triggers=[on_created(inbox, parameters=template)])
     polled(inbox)
     put(inbox / "a")
     polled(inbox)
@@ -175,7 +175,9 @@ def test_automations_that_run_nothing_are_not_waited_for(api: PrefectHost, inbox
         triggers=[
             on_created(inbox, enabled=False, name="disabled"),
             on_created(inbox / "elsewhere", name="elsewhere"),
-            DeploymentEventTrigger(expect={"poller.subject.*"}, threshold=1000, within=3600, name="counts"),
+            DeploymentEventTrigger(
+                expect={"poller.subject.*"}, threshold=1000, within=timedelta(hours=1), name="counts"
+            ),
         ],
     )
     polled(inbox)
