@@ -5,7 +5,7 @@
 * *triggered*: ``poll_flow`` emits events, and an automation of Prefect's starts a run of a deployment
   that has ``on_created()`` for its trigger;
 * *bare*: ``POST /deployments/…/create_flow_run`` by Prefect's own client, which asks again where the server
-  is busy; 8 at a time, as ours does it, and one after the other; with a key and the same parameter. Nothing
+  is busy; one after the other, as ours does it, and 8 at a time; with a key and the same parameter. Nothing
   is read or written beside.
 
 The clock runs from the start of the delivery until the last run is in the server's database, which is

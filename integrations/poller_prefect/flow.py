@@ -7,7 +7,8 @@ of its parameters where a deployment or run is made through the API.
 Not guaranteed: that a poll that was killed is started again; a schedule does that.
 """
 
-from __future__ import annotations
+# Without "from __future__ import annotations": a flow that is served travels to its process as an object, and
+# its annotations can't come along as names.
 
 import asyncio
 from typing import Annotated, Any, Literal

@@ -11,7 +11,6 @@ in Prefect is not made again, should its event still be unacknowledged.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -29,8 +28,6 @@ from .parameters import Parameters
 
 __all__ = ["BATCH", "LABELS", "Batches", "Runs"]
 
-#: How many requests are on their way at a time.
-_AT_ONCE = 8
 _WINDOW = 200
 #: Names of a run's labels, by which take_event() and take_batch() know what the run is for.
 LABELS = {
@@ -84,30 +81,22 @@ class Runs:
     window = _WINDOW
 
     async def launch(self, events: Iterable[Event]) -> None:
-        """Make the runs of these events."""
-        gate = asyncio.Semaphore(_AT_ONCE)
-        told: list[dict[str, Any]] = []
+        """Make the runs of these events, one after the other.
 
-        async def one(event: Event) -> None:
-            async with gate:
-                try:
-                    run = await self._create(event)
-                except Refused as error:
-                    self.failed[event.id] = f"{event.subject}: {error}"
-                    return
+        Not several at a time: with SQLite Prefect's server then spends its time on waiting for its own locks.
+        """
+        told: list[dict[str, Any]] = []
+        for event in events:
+            try:
+                run = await self._create(event)
+            except Refused as error:
+                self.failed[event.id] = f"{event.subject}: {error}"
+                continue
             self.failed.pop(event.id, None)
             self._made(event, run)
             self._done.append(event)
             if self._feed is not None:
                 told.append(self._feed.raw(event, _related(run)))
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for event in events:
-                    group.create_task(one(event))
-        except BaseExceptionGroup as several:
-            # What one can't do the others can't either: they were ended. What was made has its key.
-            raise several.exceptions[0] from None
         if told:
             await self._server.post(told)
 
