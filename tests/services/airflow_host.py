@@ -11,18 +11,17 @@ import contextlib
 import os
 import secrets
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import requests
 
-__all__ = ["AirflowHost", "HostError"]
+from tests.services.processes import HostError, Processes, free_port
+
+__all__ = ["AirflowHost", "HostError", "free_port"]
 
 _COMPONENTS = {
     "api-server": ["api-server"],
@@ -32,18 +31,7 @@ _COMPONENTS = {
 }
 
 
-class HostError(RuntimeError):
-    """A service of Airflow did not do what it should."""
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-class AirflowHost:
+class AirflowHost(Processes):
     """Airflow's four services.
 
     :param home: an empty directory for everything.
@@ -54,6 +42,8 @@ class AirflowHost:
     :param say: called with a line whenever something was done.
     """
 
+    passing: ClassVar[tuple[type[Exception], ...]] = (*Processes.passing, requests.RequestException)
+
     def __init__(
         self,
         home: Path,
@@ -63,15 +53,11 @@ class AirflowHost:
         settings: Mapping[str, str] | None = None,
         environ: Mapping[str, str] | None = None,
         port: int | None = None,
-        say: Callable[[str], None] = lambda line: None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self.home = home
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.logs = home / "service-logs"
-        self.logs.mkdir(parents=True, exist_ok=True)
-        self._say = say
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._token = ""
         self._http = requests.Session()
         self._http.trust_env = False
@@ -101,7 +87,7 @@ class AirflowHost:
             "USAGE_DATA_COLLECTION__ENABLED": "False",
             **(settings or {}),
         }
-        self.env = {
+        env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")},
             "AIRFLOW_HOME": str(home),
             "NO_PROXY": "127.0.0.1,localhost",
@@ -109,6 +95,7 @@ class AirflowHost:
             **{f"AIRFLOW__{name}": value for name, value in chosen.items()},
             **(environ or {}),
         }
+        super().__init__(home / "service-logs", env, say)
 
     # -- starting and stopping -------------------------------------------------
 
@@ -140,17 +127,7 @@ class AirflowHost:
         :param name: what to call it.
         :param component: what it is, if not what it is called: for a second one.
         """
-        with open(self.logs / f"{name}.log", "ab") as log:
-            process = subprocess.Popen(
-                [*_airflow(), *_COMPONENTS[component or name]],
-                env=self.env,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        self._running[name] = process
-        return process.pid
+        return self.launch(name, [*_airflow(), *_COMPONENTS[component or name]])
 
     def up(self, timeout: float = 240) -> AirflowHost:
         """Make the database and start all four; returns when all say that they are well."""
@@ -168,41 +145,15 @@ class AirflowHost:
 
     def healthy(self) -> bool:
         """Whether all four services are there."""
-        for name, process in self._running.items():
-            if process.poll() is not None:
-                raise HostError(f"the {name} ended with {process.returncode}:\n{self.log(name)[-3000:]}")
+        self.check()
         health = self._http.get(f"{self.url}/api/v2/monitor/health", timeout=10).json()
         services = ("metadatabase", "scheduler", "triggerer", "dag_processor")
         return all(health[name]["status"] == "healthy" for name in services)
 
-    def kill(self, name: str) -> None:
-        """End a service at once, as a crash would: no goodbye to anybody."""
-        process = self._running.pop(name)
-        self._signal(process, signal.SIGKILL)
-        process.wait(10)
-
-    def pid(self, name: str) -> int:
-        """The process id of a service."""
-        return self._running[name].pid
-
     def down(self) -> None:
         """Stop everything."""
-        running, self._running = dict(self._running), {}
-        for process in running.values():
-            self._signal(process, signal.SIGTERM)
-        end = time.monotonic() + 15
-        for process in running.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.1, end - time.monotonic()))
-            # Also what it left behind: the group is its own.
-            self._signal(process, signal.SIGKILL)
-            process.wait(10)
+        super().down()
         self._http.close()
-
-    @staticmethod
-    def _signal(process: subprocess.Popen[bytes], number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
 
     def __enter__(self) -> AirflowHost:
         return self.up()
@@ -211,10 +162,6 @@ class AirflowHost:
         self.down()
 
     # -- what it says ------------------------------------------------------------
-
-    def log(self, name: str) -> str:
-        """What a service wrote so far."""
-        return (self.logs / f"{name}.log").read_text(errors="replace")
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
         """One request to the REST API, ``/api/v2`` being understood; JSON.
@@ -286,24 +233,6 @@ class AirflowHost:
                 content = self.get(path, full_content="true", map_index=index)["content"]
                 texts += [_line(one) for one in content]
         return "\n".join(texts)
-
-    def until(self, what: str, condition: Callable[[], Any], timeout: float = 120) -> Any:
-        """Wait for something to be so; what the condition gave.
-
-        :raises HostError: if it is not so in time.
-        """
-        end, last = time.monotonic() + timeout, None
-        while time.monotonic() < end:
-            try:
-                found = condition()
-                if found:
-                    return found
-            except (requests.RequestException, HostError, KeyError, IndexError) as error:
-                last = error
-                if isinstance(error, HostError) and "ended with" in str(error):
-                    raise
-            time.sleep(0.3)
-        raise HostError(f"waited {timeout:.0f} s for {what} ({last!r}); see {self.logs}")
 
     def finished(self, dag_id: str, run_id: str, timeout: float = 120) -> str:
         """Wait for a run to end; its state."""
