@@ -116,6 +116,8 @@ def test_a_token(with_one, keystone):
     credentials = {"token": keystone.token, "project_name": PROJECT, "project_domain_id": "default"}
     works(with_one, _bare(with_one), credentials=credentials)
     works(with_one, _bare(with_one, ""), credentials=credentials)
+    with pytest.raises(AuthenticationFailed, match="no such token; it was revoked, or has expired"):
+        poller(with_one, _bare(with_one), credentials={**credentials, "token": "wonderland-17"})
 
 
 def test_an_application_credential(with_one, keystone, monkeypatch):

@@ -349,6 +349,11 @@ class Account:
                     f"not authenticated ({self._way}): Keystone knows no such application credential; it was "
                     f"deleted, or has expired"
                 ) from None
+            if error.http_status == 404 and self._shared.access.auth_type in ("token", "v2token", "v3token"):
+                raise AuthenticationFailed(
+                    f"not authenticated ({self._way}): Keystone knows no such token; it was revoked, or has "
+                    f"expired"
+                ) from None
             if error.http_status == 404:
                 raise TargetError(f"there is no Keystone at that address ({self._way})") from None
             raise TargetError(f"Keystone answered {error.http_status} ({self._way})") from None
