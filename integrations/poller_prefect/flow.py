@@ -89,6 +89,12 @@ async def poll_flow(
 ) -> State[Polled]:
     """Poll a target: have a flow run made, or an event emitted, for each file or object that changed.
 
+    Besides the parameters below it takes options of :func:`poller_core.make_poller`: ``recurse``, ``events``,
+    ``include``, ``exclude``, ``default_exclude``, ``settle``, ``follow_symlinks``, ``directories``,
+    ``metadata``, ``fingerprint``, ``existing``, ``start``, ``full_every``, ``cloud``, ``region``,
+    ``interface``, ``cacert``, ``insecure``. By default a new consumer is given what comes after its first
+    poll; ``existing="report"`` gives it what is there already, too.
+
     :param url: what to watch: a URL or an absolute path, without user and password.
     :param run: ``flow/deployment``: one run of it is made per event, exactly one, whatever is killed when.
         None: events are emitted; the runs that automations start for them
@@ -111,10 +117,6 @@ async def poll_flow(
     :param credentials: the name of a block :class:`poller_prefect.SwiftCredentials`.
     :param emit: with ``run``: emit an event besides, for the feed and for other automations.
     :param patience: seconds to wait for a server that is away or confirms nothing, before the poll fails.
-    :param recurse, events, include, exclude, default_exclude, settle, follow_symlinks, directories, metadata,
-        fingerprint, existing, start, full_every, cloud, region, interface, cacert, insecure: see
-        :func:`poller_core.make_poller`. By default a new consumer is given what comes after its first poll;
-        ``existing="report"`` gives it what is there already, too.
     :param options: more options, for a poller that somebody else has registered.
     :returns: a :class:`poller_prefect.Polled`; the state's name tells what was found.
     :raises PollerError: if the target can't be looked at, something could not be delivered, or an argument
