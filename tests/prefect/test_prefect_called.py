@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import prefect
 import pytest
 from poller_prefect import Polled, poll_flow
 from prefect import flow, tags
@@ -186,7 +187,9 @@ def test_other_options_of_the_flow(api: PrefectHost, inbox: Path) -> None:
     assert "consumer: `nightly-poll`" in artifact["description"]
     failed = nightly(inbox / "missing", return_state=True)
     run = run_of(api, failed)
-    assert (run["run_count"], run["state_type"]) == (2, "FAILED")
+    # Prefect 3.6 leaves it to a runner to try a run again that returned a failure.
+    old = prefect.__version__.startswith("3.6.")
+    assert (run["run_count"], run["state_type"]) == ((1, "SCHEDULED") if old else (2, "FAILED"))
     assert "TargetNotFound" in failed.message
     assert api.flow_runs("nightly-poll")[-1]["id"] == run["id"]
 

@@ -147,7 +147,8 @@ def test_automation_that_fails(api: PrefectHost, inbox: Path) -> None:
     assert "**2 new, 1 failed**" in artifact["description"]
     assert "lag 1" in artifact["description"]
     assert made(api, badly) == []
-    assert [run["parameters"]["key"] for run in made(api, well)].count("z.bad") == 1
+    # One that works is not held up by one that does not; the poll has not waited for it then.
+    api.until("its run", lambda: "z.bad" in {run["parameters"]["key"] for run in made(api, well)})
 
     put(inbox / "d.csv")
     state = polled(inbox, patience=10)
@@ -155,8 +156,9 @@ def test_automation_that_fails(api: PrefectHost, inbox: Path) -> None:
     assert {run["parameters"]["key"] for run in made(api, well)} == {"a.csv", "z.bad", "c.csv", "d.csv"}
 
     apply(triggered_badly, triggers=[])
-    (automation,) = [one for one in api.automations() if one["name"] == "the bad one"]
-    api.ask("DELETE", f"automations/{automation['id']}")
+    for automation in api.automations():  # some releases have done that already
+        if automation["name"] == "the bad one":
+            api.ask("DELETE", f"automations/{automation['id']}")
     api.until(
         "the event to be delivered", lambda: said(polled(inbox, patience=10))[0] == "Completed: 1 new", 60
     )

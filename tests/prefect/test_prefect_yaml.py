@@ -6,6 +6,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import prefect
+import pytest
 from poller_prefect import on_created
 
 from tests.prefect.steps import feed, made, put
@@ -13,6 +15,8 @@ from tests.services.prefect_host import PrefectHost
 
 FLOWS = """
 from prefect import flow
+import prefect
+import pytest
 from poller_prefect import take_event
 
 @flow(log_prints=True)
@@ -59,6 +63,8 @@ deployments:
 
 def test_deployed_from_yaml(api: PrefectHost, inbox: Path, tmp_path: Path) -> None:
     """Parameters of runs are filled by name there: Prefect removes templates from prefect.yaml itself."""
+    if prefect.__version__.startswith("3.6."):
+        pytest.importorskip("importlib_metadata", reason="Prefect's worker needs it, and does not ask for it")
     triggers = on_created(inbox, parameters=["url", "event_id", "size"], match={"suffix": ".csv"}).as_yaml()
     (tmp_path / "flows.py").write_text(FLOWS)
     text = YAML.format(inbox=inbox, triggers=textwrap.indent(triggers, " " * 6))
