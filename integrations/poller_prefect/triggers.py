@@ -87,8 +87,11 @@ class PollerEventTrigger(DeploymentEventTrigger):
             "expect": sorted(self.expect),
             "match": dict(self.match.items()) if isinstance(self.match, Mapping) else self._match(),
             "parameters": self.parameters,
+            "job_variables": self.job_variables,
+            "schedule_after": self.schedule_after.total_seconds(),
+            **({} if self.enabled else {"enabled": False}),
         }
-        given = {name: value for name, value in raw.items() if value}
+        given = {name: value for name, value in raw.items() if value or value is False}
         return str(yaml.safe_dump([given], sort_keys=False, allow_unicode=True, width=1000))
 
     def _match(self) -> dict[str, str | list[str]]:
