@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Completed
 
 from poller_core import Event, InvalidOption, LeaseHeld, ListingPoller, PollerError, TargetError
@@ -38,6 +39,9 @@ from .watching import Watching
 
 __all__ = ["Request", "Session"]
 
+#: How often Prefect's own client tries again. With its usual five, for a minute, a smaller patience would not
+#: be kept, nor be seen that the server was away. (Not never: it needs a second try if its CSRF token is old.)
+_RETRIES = 1
 #: How long a poll that follows waits for a server that is away, seconds.
 _FOLLOWING = 7 * 86400.0
 
@@ -118,8 +122,9 @@ class Session:
             stack.callback(lease.__exit__, None, None, None)
             client = await stack.enter_async_context(get_client())
             server = Server(client, _FOLLOWING if request.follow else request.patience, self._log.warning)
-            error = await self._poll(server, poller, place.name)
-            await self._end(poller, error)
+            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: _RETRIES}):
+                error = await self._poll(server, poller, place.name)
+                await self._end(poller, error)
             if error is not None:
                 raise error
         return Completed(name=self._name(), message=self._polled.summary, data=self._polled)
