@@ -130,9 +130,8 @@ bench-airflow: ## From a file to a task, and what a triggerer takes for it: ours
 	@$(AIRFLOW)/python -m benchmarks.airflow $(ARGS)
 
 # The widest set first; the others take their versions from it, so that they agree. All extras but airflow and its
-# like go in: each scheduler is resolved by itself, as somebody who has one installs it. Extras stay in the locks:
-# without them pip looks for the newest release of a package that is wanted with one, and has no hash for it.
-COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-strip-extras \
+# like go in: each scheduler is resolved by itself, as somebody who has one installs it.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock"
 EXTRAS = --extra postgres --extra swift --extra clouds
 lock: ## The lock files in requirements/, from pyproject.toml (UPGRADE=1: the newest of all)
