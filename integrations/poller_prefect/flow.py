@@ -102,7 +102,7 @@ async def poll_flow(
     :param parameters: of the runs. By default each parameter of the flow that is called as a fact of the
         event gets it (``url``, ``event_id``, ``event``, ``path``, ``key``, ``size``, ``mtime``, ``etag``,
         ``seq``, ``detected_at``, ``payload``); else templates such as
-        ``{"file": "{{ path }}", "year": 2026}``.
+        ``{"file": "{path}", "year": 2026}``.
     :param batch: with ``run``: one run for all that waits, which takes it with
         :func:`poller_prefect.take_batch`.
     :param follow: go on until cancelled; what happens in a target that can be watched is noticed at once.

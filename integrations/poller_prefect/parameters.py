@@ -9,10 +9,9 @@ own schema when the run is made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
-
-from prefect.utilities.templating import PlaceholderType, apply_values, find_placeholders
 
 from poller_core import InvalidOption
 
@@ -38,13 +37,15 @@ FACTS = (
 )
 #: Facts that a flow's parameter gets by its name alone. Not "name" and "target", which may mean anything.
 _BY_NAME = tuple(fact for fact in FACTS if fact not in ("name", "target", "container"))
+#: As Prefect writes them, and as the poller command does: Prefect takes its own out of a prefect.yaml.
+_TEMPLATE = re.compile(r"\{\{\s*([A-Za-z_][\w.]*)\s*\}\}|\{([A-Za-z_][\w.]*)\}")
 
 
 class Parameters:
     """Makes the parameters of runs.
 
-    :param given: templates, such as ``{"file": "{{ path }}"}``; None: each parameter of the flow that is
-        called as a fact gets it.
+    :param given: templates, such as ``{"file": "{path}"}`` or ``{"file": "{{ path }}"}``; None: each
+        parameter of the flow that is called as a fact gets it.
     :param schema: of the flow's parameters.
     :param fixed: those that the deployment sets itself.
     :raises InvalidOption: if a template names something else than a fact.
@@ -55,15 +56,9 @@ class Parameters:
     ) -> None:
         properties = (schema or {}).get("properties", {})
         if given is None:
-            given = {
-                name: f"{{{{ {name} }}}}" for name in _BY_NAME if name in properties and name not in fixed
-            }
+            given = {name: f"{{{name}}}" for name in _BY_NAME if name in properties and name not in fixed}
         self._templates = dict(given)
-        unknown = sorted(
-            one.name
-            for one in find_placeholders(self._templates)
-            if one.type is not PlaceholderType.STANDARD or one.name.split(".")[0] not in FACTS
-        )
+        unknown = sorted({name for name in _names(self._templates) if name.split(".")[0] not in FACTS})
         if unknown:
             raise InvalidOption(
                 f"parameters: {', '.join(unknown)} is no fact of an event; there are: {', '.join(FACTS)}"
@@ -74,4 +69,40 @@ class Parameters:
 
         :param facts: as :func:`poller_prefect.events.facts` gives them.
         """
-        return apply_values(self._templates, dict(facts), remove_notset=True)
+        return {name: _filled(value, facts) for name, value in self._templates.items()}
+
+
+def _names(template: Any) -> Iterator[str]:
+    if isinstance(template, str):
+        for found in _TEMPLATE.finditer(template):
+            yield found[1] or found[2]
+    elif isinstance(template, Mapping):
+        for value in template.values():
+            yield from _names(value)
+    elif isinstance(template, list | tuple):
+        for value in template:
+            yield from _names(value)
+
+
+def _filled(template: Any, facts: Mapping[str, Any]) -> Any:
+    if isinstance(template, str):
+        whole = _TEMPLATE.fullmatch(template.strip())
+        if whole is not None:
+            return _fact(whole, facts)
+        return _TEMPLATE.sub(lambda found: _text(_fact(found, facts)), template)
+    if isinstance(template, Mapping):
+        return {name: _filled(value, facts) for name, value in template.items()}
+    if isinstance(template, list | tuple):
+        return [_filled(value, facts) for value in template]
+    return template
+
+
+def _fact(found: re.Match[str], facts: Mapping[str, Any]) -> Any:
+    value: Any = facts
+    for part in (found[1] or found[2]).split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)

@@ -27,6 +27,7 @@ class Run:
     id: str
     name: str
     flow: str  #: the flow's name
+    flow_id: str
     deployment: str | None  #: the deployment's name; None: the run has none
     deployment_id: str | None
     labels: Mapping[str, Any] = field(default_factory=dict)
@@ -64,6 +65,7 @@ def current(what: str) -> Run:
         id=str(run_id),
         name=str(flow_run.name),
         flow=str(runtime.flow_name),
+        flow_id=str(flow_run.flow_id),
         deployment=prefect.runtime.deployment.name if deployment_id else None,
         deployment_id=str(deployment_id) if deployment_id else None,
         labels=dict(flow_run.labels or {}),

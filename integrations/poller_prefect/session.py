@@ -269,7 +269,12 @@ def _related(own: Run) -> list[dict[str, str]]:
             "prefect.resource.id": f"prefect.flow-run.{own.id}",
             "prefect.resource.role": "flow-run",
             "prefect.resource.name": own.name,
-        }
+        },
+        {
+            "prefect.resource.id": f"prefect.flow.{own.flow_id}",
+            "prefect.resource.role": "flow",
+            "prefect.resource.name": own.flow,
+        },
     ]
     if own.deployment_id is not None:
         found.append(

@@ -40,7 +40,7 @@ class Polled:
     runs: int = 0  #: flow runs that were made
     failed: int = 0  #: events that could not be delivered, and wait for the next poll
     gaps: int = 0  #: parts of the target that could not be listed
-    lag: int = 0  #: events that still wait
+    lag: int = 0  #: events that still wait, at most
     entries: int = 0  #: what there is in the target
     events: list[dict[str, Any]] = field(default_factory=list)  #: the first hundred
 

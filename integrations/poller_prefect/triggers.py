@@ -78,7 +78,15 @@ class PollerEventTrigger(DeploymentEventTrigger):
         return set((schema or {}).get("properties", {}))
 
     def as_yaml(self) -> str:
-        """The trigger as text for ``triggers:`` of a deployment in ``prefect.yaml``."""
+        """The trigger as text for ``triggers:`` of a deployment in ``prefect.yaml``.
+
+        :raises InvalidOption: if it was not said which parameters the flow has; a text can't ask it.
+        """
+        if self._all:
+            raise InvalidOption(
+                "as_yaml() needs to know which parameters the flow has: on_created(url, parameters=['url', "
+                f"'event_id']), or others of {', '.join(TEMPLATES)}"
+            )
         import yaml  # type: ignore[import-untyped]  # comes with Prefect
 
         raw: dict[str, Any] = {
