@@ -34,7 +34,7 @@ def test_a_template_gives_the_fact_with_its_type(template, value):
 
 
 def test_by_name_what_the_flow_has_and_the_deployment_does_not_set():
-    schema = {"properties": {"path": {}, "size": {}, "year": {}, "name": {}}}
+    schema: dict[str, dict[str, object]] = {"properties": {"path": {}, "size": {}, "year": {}, "name": {}}}
     assert Parameters(None, schema, {"size": 1})(FACTS) == {"path": "/in/a {b}.csv"}
     assert Parameters({}, schema, {})(FACTS) == {}
 
