@@ -158,6 +158,7 @@ def found(content: bytes, secrets: list[str]) -> list[str]:
     return [word for word in secrets if any(one in content for one in encodings(word))]
 
 
+@pytest.mark.slow
 def test_no_secret_is_left_anywhere(
     api: PrefectHost,
     swift_aio: SwiftAIO,
