@@ -11,7 +11,7 @@ export VENV PYTHON
 BIN := $(VENV)/bin
 
 # What the checks look at: all Python there is, without naming what is not there yet.
-CODE := $(wildcard poller_core integrations dags_examples tests benchmarks demo)
+CODE := $(wildcard poller_core integrations dags_examples tests benchmarks demo docs/conf.py)
 
 # More for pytest, as in: make test ARGS="-k claim -x"
 ARGS ?=
@@ -32,7 +32,7 @@ NEEDS_HOSTS := integrations dags_examples tests/airflow tests/prefect tests/both
 	$(wildcard benchmarks/airflow* benchmarks/prefect* demo/airflow.py demo/prefect.py)
 WITHOUT := poller_core tests benchmarks demo --exclude '(airflow|prefect|both)'
 
-.PHONY: help venv demo lint format lock build clean bench bench-airflow bench-prefect
+.PHONY: help venv demo lint format lock build clean docs bench bench-airflow bench-prefect
 .PHONY: test test-core test-airflow test-airflow-oldest test-prefect test-prefect-oldest test-both test-fast
 .NOTPARALLEL:
 
@@ -57,7 +57,7 @@ else
 endif
 
 # Two at a time: each waits most of the time for servers and for clocks.
-test: lint ## All checks and all tests
+test: lint docs ## All checks and all tests
 	@.ci/venv swift
 	@.ci/lanes "test-core test-prefect-oldest test-prefect" "test-airflow test-airflow-oldest test-both"
 
@@ -147,6 +147,11 @@ lock: ## The lock files in requirements/, from pyproject.toml (UPGRADE=1: the ne
 		$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml $(EXTRAS) $$extra --group $$name \
 			-o requirements/$$name.txt || exit 1; done
 	@if grep -n '://' requirements/*.txt; then echo "error: a lock file names a host" >&2; exit 1; fi
+
+docs: ## The pages of docs/, with the reference from the docstrings, in build/docs (strict)
+	@.ci/venv both
+	@$(BOTH)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs
+	@echo "build/docs/index.html"
 
 build: ## The source distribution and the wheel, in dist/
 	@.ci/venv tools
