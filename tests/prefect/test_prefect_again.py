@@ -253,7 +253,7 @@ def test_server_that_is_away_for_long(host: PrefectHost, held: tuple[Path, sqlit
     host.until("the poll to begin", lambda: opened(host))
     host.kill_server()
     lock.execute("ROLLBACK")
-    host.until("it to give up", lambda: "did not answer for 1 s" in host.log("inline"))
+    host.until("it to give up", lambda: "did not answer for 1 s" in host.log("inline"), 45)
     host.start_server()
     assert host.finished(run, 240) == "Failed"
     message = host.run(run)["state"]["message"]

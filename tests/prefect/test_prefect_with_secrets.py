@@ -213,7 +213,6 @@ def test_no_secret_is_left_anywhere(
     for there in (
         keystone.name,
         "secret-application",
-        secret[0],
         "sales.csv",
         "AuthenticationFailed",
         "StateUnreadable",
