@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,12 +11,13 @@ from typing import Any
 
 import pytest
 from poller_prefect import PollerState, SwiftCredentials, poll_flow
+from prefect.exceptions import ParameterTypeError
 from pydantic import SecretStr
 
-from poller_core import PollerError, make_poller
-from tests.prefect.burst import ROOT
-from tests.prefect.steps import put
-from tests.services.prefect_host import PrefectHost
+from poller_core import InvalidOption, PollerError, make_poller
+from tests.prefect.burst import FOLLOWS, ROOT
+from tests.prefect.steps import feed, put, state_file
+from tests.services.prefect_host import HostError, PrefectHost
 
 SECRET = "wonderland-17"
 
@@ -176,3 +178,62 @@ def test_states_are_as_they_were(
     assert (states / "garbage.db").read_bytes() == b"this is no database\n" * 1000
     with closing(sqlite3.connect(states / "newer.db")) as database:
         assert database.execute("SELECT value FROM poller_meta").fetchall() == [("999",)]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"existing": "perhaps"},
+        {"interval": 0},
+        {"limit": 0},
+        {"recurse": "deep"},
+        {"parameters": ["a"]},
+        {"url": None},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+def test_what_no_run_is_made_with(
+    polling: PrefectHost, places: dict[str, str], given: dict[str, Any]
+) -> None:
+    """The schema of the parameters tells it: to who calls, and by the server to who asks for a run."""
+    with pytest.raises(HostError, match=rf"4\d\d .*{next(iter(given))}"):
+        polling.run_deployment("poll-flow/trouble", {"url": places["box"], **given})
+    with pytest.raises(ParameterTypeError, match=next(iter(given))):
+        poll_flow(**{"url": places["box"], **given})
+
+
+def test_argument_that_there_is_not(polling: PrefectHost, places: dict[str, str]) -> None:
+    """Prefect's server takes any name; the run says that it is none."""
+    given = {"url": places["box"], "recurze": True}
+    with pytest.raises(InvalidOption, match="unknown option 'recurze'"):
+        poll_flow(**given)
+    run = polling.run_deployment("poll-flow/trouble", given)
+    assert polling.finished(run) == "Failed"
+    assert "recurze" in polling.run(run)["state"]["message"]
+
+
+def test_target_that_goes_away(api: PrefectHost, inbox: Path) -> None:
+    """While it is followed: that is told once, and it goes on when it is back."""
+    folder = inbox / "mount"
+    folder.mkdir()
+    put(folder / "old")
+    options = {"url": str(folder), "consumer": "away"}
+    api.python(FOLLOWS, json.dumps(options), name="following", env={"PYTHONPATH": str(ROOT)})
+    api.until("it to be followed", lambda: "Following" in api.log("following"))
+    api.until("the first look", lambda: seen(api, folder))
+    folder.rename(inbox / "elsewhere")
+    api.until("it to be told", lambda: "is not there" in api.log("following").partition("trying again")[0])
+    (inbox / "elsewhere").rename(folder)
+    api.until("it to be back", lambda: f"file://{folder} can be looked at again" in api.log("following"))
+    put(folder / "new")
+    api.until("its event", lambda: feed(api, folder))
+    # Nothing was taken for deleted, and nothing for new, that was there before.
+    events = [(event["event"], event["payload"]["key"]) for event in feed(api, folder)]
+    assert events == [("poller.subject.created", "new")]
+    assert api.log("following").count("trying again") == 1
+    api.kill("following")
+
+
+def seen(host: PrefectHost, folder: Path) -> bool:
+    with make_poller(folder, state=state_file(host), consumer="away") as poller:
+        return poller.status().entries > 0
