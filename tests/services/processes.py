@@ -3,7 +3,7 @@
 Each is the leader of a session and a process group of its own, and is ended with the whole group, by
 its id. What left its group (Prefect's worker, for one, puts flow runs into sessions of their own) is
 known by a variable that all of them inherit, and :meth:`Processes.down` ends that too. Not found is
-only what has thrown its environment away.
+only what has left its group and thrown its environment away.
 
 Should this process end without having called it, killed or not, a guard does the same: a process that
 does nothing but wait for that. It is this module, run as a script.
@@ -96,7 +96,16 @@ class Processes:
                 start_new_session=True,
             )
         self._running[name] = process
+        self._tell(str(process.pid))
         return process.pid
+
+    def _tell(self, line: str) -> None:
+        """Tell the guard of a group that is there, or, with a minus, that is no more."""
+        assert self._guard is not None
+        assert self._guard.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._guard.stdin.write(line.encode() + b"\n")
+            self._guard.stdin.flush()
 
     def alive(self, name: str) -> bool:
         """Whether a process of that name was started and has not ended."""
@@ -120,6 +129,7 @@ class Processes:
         process = self._running.pop(name)
         _signal(process, signal.SIGKILL)
         process.wait(10)
+        self._tell(f"-{process.pid}")
 
     def stop(self, name: str, timeout: float = 30) -> int:
         """Ask a process and its group to end, and wait for it; its status.
@@ -135,6 +145,7 @@ class Processes:
         finally:
             _signal(process, signal.SIGKILL)
             process.wait(10)
+            self._tell(f"-{process.pid}")
 
     def pid(self, name: str) -> int:
         """The process id."""
@@ -150,7 +161,7 @@ class Processes:
         self._end(running.values())
         if self._guard is not None:
             guard, self._guard = self._guard, None
-            guard.communicate(b"now")
+            guard.communicate(b"now\n")
 
     @staticmethod
     def _end(processes: Any, timeout: float = 15) -> None:
@@ -191,14 +202,15 @@ def _signal(process: subprocess.Popen[bytes], number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def _sweep(mark: str, patience: float) -> None:
-    """End whatever has this mark; kill what does not end in so many seconds."""
+def _sweep(mark: str, groups: set[int], patience: float) -> None:
+    """End whatever has this mark or is in these groups; kill what does not end in so many seconds."""
 
     def left() -> list[psutil.Process]:
         found = []
         for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if mark in process.environ().get(_MARK, "").split():
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                # One that calls itself something else, as Airflow's API server, has no environment.
+                if os.getpgid(process.pid) in groups or mark in process.environ().get(_MARK, "").split():
                     found.append(process)
         return found
 
@@ -210,7 +222,22 @@ def _sweep(mark: str, patience: float) -> None:
         psutil.wait_procs(processes, timeout=patience)
 
 
+def _watch() -> tuple[set[int], bool]:
+    """Hear of groups until there is nobody to tell of them; which there are then, and whether it was said."""
+    groups: set[int] = set()
+    for line in sys.stdin:
+        if line == "now\n":
+            return groups, True
+        number = int(line)
+        if number > 0:
+            groups.add(number)
+        else:
+            groups.discard(-number)
+    return groups, False
+
+
 if __name__ == "__main__":
-    # A forked process may hold the other end too: then there is no end of it, but a byte from "down", when
+    # A forked process may hold the other end too: then there is no end of it, but a line from "down", when
     # whatever listens has been asked already.
-    _sweep(sys.argv[1], patience=2 if sys.stdin.buffer.read(1) else 10)
+    _groups, _said = _watch()
+    _sweep(sys.argv[1], _groups, patience=2 if _said else 10)
