@@ -56,13 +56,15 @@ else
 	@echo "error: HOST=$(HOST): expected airflow, prefect or engine" >&2; exit 2
 endif
 
-# Two at a time: each waits most of the time for servers and for clocks.
+# Three at a time: each waits most of the time for servers and for clocks.
 test: lint docs ## All checks and all tests
 	@.ci/venv swift
-	@.ci/lanes "test-core test-prefect-oldest test-prefect" "test-airflow test-airflow-oldest test-both"
+	@.ci/lanes "test-prefect" "test-airflow test-airflow-oldest" "test-core test-prefect-oldest test-both"
 
 # With "-k …" in ARGS it may be that nothing is left to run in one of them: pytest's status is 5 then.
 run_tests = echo "==> $(1)"; $(2)/python -m pytest --timeout=$(TIMEOUT) $(3) $(ARGS) || { s=$$?; [ -n "$(ARGS)" ] && [ $$s = 5 ]; }
+# Files side by side, each process with a server of its own.
+SPREAD := -n 3 --dist loadfile
 HOSTS := --ignore=tests/airflow --ignore=tests/prefect --ignore=tests/both
 
 test-core: ## The tests of the engine
@@ -83,12 +85,12 @@ test-airflow-oldest: ## The same with the oldest one, without what takes long
 test-prefect: ## The tests of the Prefect adapter, with the newest Prefect
 	@.ci/venv prefect
 	@.ci/venv swift
-	@$(call run_tests,pytest: the adapter with Prefect $$($(PREFECT)/prefect --version),$(PREFECT),tests/prefect)
+	@$(call run_tests,pytest: the adapter with Prefect $$($(PREFECT)/prefect --version),$(PREFECT),$(SPREAD) tests/prefect)
 
 test-prefect-oldest: ## The same with the oldest one, without what takes long
 	@.ci/venv prefect-oldest
 	@.ci/venv swift
-	@$(call run_tests,pytest: the adapter with Prefect $$($(VENV)-prefect-oldest/bin/prefect --version),$(VENV)-prefect-oldest/bin,tests/prefect -m "not slow")
+	@$(call run_tests,pytest: the adapter with Prefect $$($(VENV)-prefect-oldest/bin/prefect --version),$(VENV)-prefect-oldest/bin,$(SPREAD) tests/prefect -m "not slow")
 
 test-both: ## Airflow and Prefect in one environment
 	@.ci/venv both

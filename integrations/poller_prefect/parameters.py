@@ -38,7 +38,7 @@ FACTS = (
 #: Facts that a flow's parameter gets by its name alone. Not "name" and "target", which may mean anything.
 _BY_NAME = tuple(fact for fact in FACTS if fact not in ("name", "target", "container"))
 #: As Prefect writes them, and as the poller command does: Prefect takes its own out of a prefect.yaml.
-_TEMPLATE = re.compile(r"\{\{\s*([A-Za-z_][\w.]*)\s*\}\}|\{([A-Za-z_][\w.]*)\}")
+_TEMPLATE = re.compile(r"\{\{\s*(.*?)\s*\}\}|\{([A-Za-z_][\w.]*)\}")
 
 
 class Parameters:
@@ -75,7 +75,7 @@ class Parameters:
 def _names(template: Any) -> Iterator[str]:
     if isinstance(template, str):
         for found in _TEMPLATE.finditer(template):
-            yield found[1] or found[2]
+            yield _name(found)
     elif isinstance(template, Mapping):
         for value in template.values():
             yield from _names(value)
@@ -97,9 +97,13 @@ def _filled(template: Any, facts: Mapping[str, Any]) -> Any:
     return template
 
 
+def _name(found: re.Match[str]) -> str:
+    return found[2] if found[1] is None else found[1]
+
+
 def _fact(found: re.Match[str], facts: Mapping[str, Any]) -> Any:
     value: Any = facts
-    for part in (found[1] or found[2]).split("."):
+    for part in _name(found).split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
 

@@ -34,6 +34,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", rf"ignore:.*socket\.socket.* raddr=\('127\.0\.0\.1':{kind}")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long: they are run side by side, and the last one is waited for."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_unconfigure() -> None:
     """Remove what was made here, also if no test was run."""
     if not os.environ.get("POLLER_TEST_KEEP"):

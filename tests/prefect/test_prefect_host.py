@@ -104,7 +104,7 @@ def test_served_flow(prefect_host: PrefectHost, serving: str) -> None:
     failing = prefect_host.run_deployment(serving, {"b": -1})
     assert prefect_host.finished(failing) == "Failed"
     assert [one["id"] for one in prefect_host.flow_runs("sums", states=["Failed"])] == [failing]
-    assert [one["name"] for one in prefect_host.deployments()] == ["served"]
+    assert "served" in [one["name"] for one in prefect_host.deployments()]
     with pytest.raises(HostError, match="404"):
         prefect_host.deployment("sums/nothing")
 

@@ -39,6 +39,12 @@ def test_by_name_what_the_flow_has_and_the_deployment_does_not_set():
     assert Parameters({}, schema, {})(FACTS) == {}
 
 
+@pytest.mark.parametrize("template", ["{{ $HOME }}", "{{ }}", "{{ a b }}"])
+def test_what_is_no_name_is_refused(template):
+    with pytest.raises(InvalidOption, match="no fact of an event"):
+        Parameters({"it": template}, {}, {})
+
+
 @pytest.mark.parametrize("template", ["{sze}", "{{ sze }}", "a {sze} b", ["{sze}"], {"x": {"y": "{sze}"}}])
 def test_an_unknown_fact_is_refused(template):
     with pytest.raises(InvalidOption, match="sze is no fact of an event; there are: url, event_id"):
