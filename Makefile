@@ -33,7 +33,8 @@ NEEDS_HOSTS := integrations dags_examples tests/airflow tests/prefect tests/both
 WITHOUT := poller_core tests benchmarks demo --exclude '(airflow|prefect|both)'
 
 .PHONY: help venv demo lint format lock build clean docs bench bench-airflow bench-prefect
-.PHONY: test test-core test-airflow test-airflow-oldest test-prefect test-prefect-oldest test-both test-fast
+.PHONY: test test-long test-core test-airflow test-airflow-oldest test-prefect test-prefect-killed test-prefect-oldest
+.PHONY: test-both test-fast
 .NOTPARALLEL:
 
 help: ## This list
@@ -56,19 +57,21 @@ else
 	@echo "error: HOST=$(HOST): expected airflow, prefect or engine" >&2; exit 2
 endif
 
-# Three at a time: each waits most of the time for servers and for clocks.
-test: lint docs ## All checks and all tests
+# Two lanes: each waits a good part of the time for servers and for clocks. What is in neither is in "make test-long".
+test: lint docs ## All checks, and all tests that half an hour has room for
 	@.ci/venv swift
-	@.ci/lanes "test-prefect" "test-airflow test-airflow-oldest" "test-core test-prefect-oldest test-both"
+	@.ci/lanes "test-core test-prefect-killed test-both test-prefect-oldest" "test-airflow test-prefect test-airflow-oldest"
+
+test-long: ## What "make test" leaves out: the rest of what takes long, and all of it with the oldest releases
+	@$(MAKE) --no-print-directory test-prefect LONG=yes
+	@$(MAKE) --no-print-directory test-airflow-oldest test-prefect-oldest LONG=yes
 
 # With "-k …" in ARGS it may be that nothing is left to run in one of them: pytest's status is 5 then.
 run_tests = echo "==> $(1)"; $(2)/python -m pytest --timeout=$(TIMEOUT) $(3) $(ARGS) || { s=$$?; [ -n "$(ARGS)" ] && [ $$s = 5 ]; }
-# Files side by side, each process with a server of its own.
-SPREAD := -n 2 --dist loadfile
-# With the oldest releases: what is different in them. All of it, twice, would be more than half an hour.
-OLDEST ?= heart
-OLDEST_AIRFLOW := $(if $(OLDEST),tests/airflow/test_airflow_sensors.py tests/airflow/test_airflow_assets.py,tests/airflow)
-OLDEST_PREFECT := $(if $(OLDEST),$(addprefix tests/prefect/test_prefect_,called.py direct.py triggered.py batches.py),tests/prefect)
+# Empty: the heart of it. With the oldest releases that is what may be different in them.
+LONG ?=
+OLDEST_AIRFLOW := $(if $(LONG),tests/airflow,tests/airflow/test_airflow_sensors.py)
+OLDEST_PREFECT := $(if $(LONG),tests/prefect,tests/prefect/test_prefect_called.py tests/prefect/test_prefect_direct.py)
 HOSTS := --ignore=tests/airflow --ignore=tests/prefect --ignore=tests/both
 
 test-core: ## The tests of the engine
@@ -81,17 +84,21 @@ test-airflow: ## The tests of the Airflow adapter, with the newest Airflow
 	@.ci/venv swift
 	@$(call run_tests,pytest: the adapter with Airflow $$($(AIRFLOW)/airflow version),$(AIRFLOW),tests/airflow)
 
-test-airflow-oldest: ## The heart of them with the oldest one (OLDEST=: all, but for what takes long)
+test-airflow-oldest: ## The heart of them with the oldest one (LONG=yes: all but what is slow)
 	@.ci/venv airflow-oldest
 	@.ci/venv swift
 	@$(call run_tests,pytest: the adapter with Airflow $$($(VENV)-airflow-oldest/bin/airflow version),$(VENV)-airflow-oldest/bin,$(OLDEST_AIRFLOW) -m "not slow")
 
-test-prefect: ## The tests of the Prefect adapter, with the newest Prefect
+test-prefect: ## The tests of the Prefect adapter, with the newest Prefect (LONG=yes: with those that are slow)
 	@.ci/venv prefect
 	@.ci/venv swift
-	@$(call run_tests,pytest: the adapter with Prefect $$($(PREFECT)/prefect --version),$(PREFECT),$(SPREAD) tests/prefect)
+	@$(call run_tests,pytest: the adapter with Prefect $$($(PREFECT)/prefect --version),$(PREFECT),tests/prefect $(if $(LONG),-n 2 --dist loadfile,-m "not slow"))
 
-test-prefect-oldest: ## The heart of them with the oldest one (OLDEST=: all, but for what takes long)
+test-prefect-killed: ## 300 files while server, runner and poller are killed
+	@.ci/venv prefect
+	@$(call run_tests,pytest: Prefect is killed,$(PREFECT),tests/prefect/test_prefect_killed.py -k follows)
+
+test-prefect-oldest: ## The heart of them with the oldest one (LONG=yes: all but what is slow)
 	@.ci/venv prefect-oldest
 	@.ci/venv swift
 	@$(call run_tests,pytest: the adapter with Prefect $$($(VENV)-prefect-oldest/bin/prefect --version),$(VENV)-prefect-oldest/bin,$(OLDEST_PREFECT) -m "not slow")
@@ -99,7 +106,7 @@ test-prefect-oldest: ## The heart of them with the oldest one (OLDEST=: all, but
 test-both: ## Airflow and Prefect in one environment
 	@.ci/venv both
 	@.ci/venv swift
-	@$(call run_tests,pytest: both adapters in one environment,$(BOTH),tests/both tests/prefect/test_prefect_direct.py -m "not slow")
+	@$(call run_tests,pytest: both adapters in one environment,$(BOTH),tests/both)
 
 test-fast: ## Only the engine's tests that take less than ten seconds each
 	@.ci/venv dev
