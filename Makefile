@@ -33,7 +33,7 @@ NEEDS_HOSTS := integrations dags_examples tests/airflow tests/prefect tests/both
 WITHOUT := poller_core tests benchmarks demo --exclude '(airflow|prefect|both)'
 
 .PHONY: help venv demo lint format lock build clean docs bench bench-airflow bench-prefect
-.PHONY: test test-long test-core test-airflow test-airflow-oldest test-prefect test-prefect-killed test-prefect-oldest
+.PHONY: test test-long test-core test-airflow test-airflow-oldest test-prefect test-prefect-oldest
 .PHONY: test-both test-fast
 .NOTPARALLEL:
 
@@ -60,7 +60,7 @@ endif
 # Two lanes: each waits a good part of the time for servers and for clocks. What is in neither is in "make test-long".
 test: lint docs ## All checks, and all tests that half an hour has room for
 	@.ci/venv swift
-	@.ci/lanes "test-core test-prefect-killed test-both test-prefect-oldest" "test-airflow test-prefect test-airflow-oldest"
+	@.ci/lanes "test-core test-airflow-oldest test-prefect-oldest test-both" "test-airflow test-prefect"
 
 test-long: ## What "make test" leaves out: the rest of what takes long, and all of it with the oldest releases
 	@$(MAKE) --no-print-directory test-prefect LONG=yes
@@ -71,6 +71,8 @@ run_tests = echo "==> $(1)"; $(2)/python -m pytest --timeout=$(TIMEOUT) $(3) $(A
 # Empty: the heart of it. With the oldest releases that is what may be different in them.
 LONG ?=
 OLDEST_AIRFLOW := $(if $(LONG),tests/airflow,tests/airflow/test_airflow_sensors.py)
+NEWEST_PREFECT := $(if $(LONG),tests/prefect -n 2 --dist loadfile,$(patsubst %,tests/prefect/test_prefect_%.py, \
+	called direct triggered batches deployed parameters served with_secrets))
 OLDEST_PREFECT := $(if $(LONG),tests/prefect,tests/prefect/test_prefect_called.py tests/prefect/test_prefect_direct.py)
 HOSTS := --ignore=tests/airflow --ignore=tests/prefect --ignore=tests/both
 
@@ -89,14 +91,10 @@ test-airflow-oldest: ## The heart of them with the oldest one (LONG=yes: all but
 	@.ci/venv swift
 	@$(call run_tests,pytest: the adapter with Airflow $$($(VENV)-airflow-oldest/bin/airflow version),$(VENV)-airflow-oldest/bin,$(OLDEST_AIRFLOW) -m "not slow")
 
-test-prefect: ## The tests of the Prefect adapter, with the newest Prefect (LONG=yes: with those that are slow)
+test-prefect: ## The heart of the Prefect adapter's tests, with the newest Prefect (LONG=yes: all)
 	@.ci/venv prefect
 	@.ci/venv swift
-	@$(call run_tests,pytest: the adapter with Prefect $$($(PREFECT)/prefect --version),$(PREFECT),tests/prefect $(if $(LONG),-n 2 --dist loadfile,-m "not slow"))
-
-test-prefect-killed: ## 300 files while server, runner and poller are killed
-	@.ci/venv prefect
-	@$(call run_tests,pytest: Prefect is killed,$(PREFECT),tests/prefect/test_prefect_killed.py -k follows)
+	@$(call run_tests,pytest: the adapter with Prefect $$($(PREFECT)/prefect --version),$(PREFECT),$(NEWEST_PREFECT) $(if $(LONG),,-m "not slow"))
 
 test-prefect-oldest: ## The heart of them with the oldest one (LONG=yes: all but what is slow)
 	@.ci/venv prefect-oldest
