@@ -15,8 +15,8 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseHook
 
-from poller_core import InvalidOption, ListingPoller, NoPoller, PollerError, Url, make_poller
-from poller_core.hosts import FINAL, Log, Progress, prepare_state, refuse_relative
+from poller_core import InvalidOption, ListingPoller, PollerError, Url
+from poller_core.hosts import FINAL, Log, Progress, open_listing, prepare_state, refuse_relative
 
 from .connections import poller_options
 from .secrets import refuse_secrets
@@ -52,28 +52,21 @@ class Watching:
         refuse_secrets(self.url, self.state, self.options)
         refuse_relative(self.url)
         usual = settings()
-        url = Url(self.url)
-        options = dict(connection)
-        of_connection = options.pop("state", None)
+        target = Url(self.url)
+        access = dict(connection)
+        of_connection = access.pop("state", None)
         state = self.state or of_connection or usual.state
-        if url.scheme == "file":
-            options = {}  # a connection for containers may be given for its state alone
         prepare_state(state, "[poller] state of Airflow's configuration")
-        poller = make_poller(
-            url,
+        return open_listing(
+            target,
+            "a run could claim its events",
+            access,
+            self.options,
             consumer=self.consumer,
             state=state,
             retention=usual.retention,
             retention_unread=usual.retention_unread,
             **({} if log is None else {"progress": Progress(log, self.url)}),
-            **{**options, **self.options},
-        )
-        if isinstance(poller, ListingPoller):
-            return poller
-        poller.close()
-        raise NoPoller(
-            f"{type(poller).__name__}, which is registered for {url.scheme!r} URLs, has no journal from "
-            f"which a run could claim its events; expected one derived from poller_core.ListingPoller"
         )
 
 

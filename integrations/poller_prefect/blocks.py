@@ -9,7 +9,6 @@ Not guaranteed: that who may read blocks through the API can't have them in clea
 
 from __future__ import annotations
 
-import re
 from typing import Any, ClassVar
 
 from prefect.blocks.core import Block
@@ -18,7 +17,11 @@ from pydantic import Field, SecretStr
 from poller_core import check_credentials, check_state
 from poller_core.hosts import CREDENTIALS, SWIFT_OPTIONS
 
-__all__ = ["PollerState", "SwiftCredentials"]
+__all__ = ["RETENTION", "RETENTION_UNREAD", "PollerState", "SwiftCredentials"]
+
+#: A run may be retried, and wants its files again, long after it ended; seconds.
+RETENTION = 30 * 86400.0
+RETENTION_UNREAD = 90 * 86400.0
 
 
 class PollerState(Block):
@@ -38,10 +41,10 @@ class PollerState(Block):
         "sqlite:////var/lib/poller/state.db, for one",
     )
     retention: float = Field(
-        default=30 * 86400.0, ge=0, description="Seconds for which events are kept that everybody has had"
+        default=RETENTION, ge=0, description="Seconds for which events are kept that everybody has had"
     )
     retention_unread: float = Field(
-        default=90 * 86400.0,
+        default=RETENTION_UNREAD,
         ge=0,
         description="Seconds for which events are kept that a consumer has not had",
     )
@@ -117,8 +120,3 @@ class SwiftCredentials(Block):
 
 def _clear(value: object) -> Any:
     return value.get_secret_value() if isinstance(value, SecretStr) else value
-
-
-def block_name(name: str) -> str:
-    """A name as Prefect takes it for a block; for the texts of errors."""
-    return re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-") or "store"

@@ -21,7 +21,7 @@ from urllib.parse import quote_from_bytes
 from poller_core import Event, Url
 from poller_core.hosts import plain
 
-__all__ = ["EVENTS", "PREFIX", "facts", "host_event", "host_id", "label", "target_label"]
+__all__ = ["EVENTS", "PREFIX", "facts", "host_event", "host_id", "label", "related_as", "target_label"]
 
 #: What events are called: this, and "created", "modified" or "deleted".
 PREFIX = "poller.subject."
@@ -91,15 +91,23 @@ def host_event(
     for fact in ("path", "container"):
         if known.get(fact):
             resource[fact] = known[fact]
-    place = {"prefect.resource.id": label("poller.target." + target), "prefect.resource.role": "target"}
     return {
         "id": str(host_id(event)),
         "event": EVENTS[event.event],
         "occurred": min(now, max(occurred, now - _OLDEST)).isoformat(),
         "resource": resource,
-        "related": [place, *related],
+        "related": [related_as("target", label("poller.target." + target)), *related],
         "payload": payload(event, target),
     }
+
+
+def related_as(role: str, resource_id: str, name: str | None = None) -> dict[str, str]:
+    """Something that an event concerns besides its subject, as Prefect takes it.
+
+    :param name: what the feed shows for it; None: its id.
+    """
+    found = {"prefect.resource.id": resource_id, "prefect.resource.role": role}
+    return found if name is None else {**found, "prefect.resource.name": name}
 
 
 def label(text: str) -> str:

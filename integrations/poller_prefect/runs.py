@@ -22,7 +22,7 @@ from poller_core import Event, InvalidOption
 from poller_core.delivery import Waiting
 
 from .api import Refused, Server
-from .events import facts
+from .events import facts, related_as
 from .feed import Feed
 from .parameters import Parameters
 
@@ -96,7 +96,8 @@ class Runs:
             self._made(event, run)
             self._done.append(event)
             if self._feed is not None:
-                told.append(self._feed.raw(event, _related(run)))
+                made = related_as("started-flow-run", f"prefect.flow-run.{run.id}", run.name)
+                told.append(self._feed.raw(event, made))
         if told:
             await self._server.post(told)
 
@@ -178,11 +179,3 @@ def _gone(deployment: DeploymentResponse) -> InvalidOption:
 def _short(event: Event) -> str:
     name = event.name if event.name is not None else event.key.decode(errors="replace")
     return name if len(name) <= 120 else "…" + name[-119:]
-
-
-def _related(run: FlowRun) -> dict[str, str]:
-    return {
-        "prefect.resource.id": f"prefect.flow-run.{run.id}",
-        "prefect.resource.role": "started-flow-run",
-        "prefect.resource.name": run.name,
-    }

@@ -28,7 +28,7 @@ from poller_core import Event, InvalidOption, LeaseHeld, ListingPoller, PollerEr
 from poller_core.hosts import fitting, plain_url, report
 
 from .api import Server
-from .events import target_label
+from .events import related_as, target_label
 from .feed import Feed
 from .polling import NotDelivered, Poll
 from .running import Run
@@ -265,27 +265,11 @@ def _age(since: datetime | None) -> float:
 def _related(own: Run) -> list[dict[str, str]]:
     """The run that found an event, its flow, deployment and tags; as Prefect relates its own events."""
     found = [
-        {
-            "prefect.resource.id": f"prefect.flow-run.{own.id}",
-            "prefect.resource.role": "flow-run",
-            "prefect.resource.name": own.name,
-        },
-        {
-            "prefect.resource.id": f"prefect.flow.{own.flow_id}",
-            "prefect.resource.role": "flow",
-            "prefect.resource.name": own.flow,
-        },
+        related_as("flow-run", f"prefect.flow-run.{own.id}", own.name),
+        related_as("flow", f"prefect.flow.{own.flow_id}", own.flow),
     ]
     if own.deployment_id is not None:
         found.append(
-            {
-                "prefect.resource.id": f"prefect.deployment.{own.deployment_id}",
-                "prefect.resource.role": "deployment",
-                "prefect.resource.name": own.deployment or "",
-            }
+            related_as("deployment", f"prefect.deployment.{own.deployment_id}", own.deployment or "")
         )
-    found += [
-        {"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"}
-        for tag in sorted(own.tags)
-    ]
-    return found
+    return [*found, *(related_as("tag", f"prefect.tag.{tag}") for tag in sorted(own.tags))]

@@ -16,14 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 
 from poller_core import InvalidOption
 from poller_core.hosts import Advice, prepare_state, refuse_secrets
 
-from .blocks import PollerState, SwiftCredentials
+from .blocks import RETENTION, RETENTION_UNREAD, PollerState, SwiftCredentials
 
 __all__ = ["ADVICE", "State", "credentials_options", "in_thread", "refuse", "state_of"]
 
@@ -31,8 +30,6 @@ __all__ = ["ADVICE", "State", "credentials_options", "in_thread", "refuse", "sta
 VARIABLE = "POLLER_STATE"
 #: The block that is used where none is named.
 DEFAULT = "default"
-RETENTION = 30 * 86400.0
-RETENTION_UNREAD = 90 * 86400.0
 
 ADVICE = Advice(
     host="Prefect",
@@ -90,8 +87,9 @@ def state_of(given: str | None = None) -> State:
     if place:
         # The environment is no table of Prefect's: a password may stand there.
         return _file(State(place, f"${VARIABLE}"))
-    if _there(PollerState, DEFAULT):
-        return _file(_state_of(_block(PollerState, DEFAULT, "state"), DEFAULT))
+    usual = _loaded(PollerState, DEFAULT)
+    if usual is not None:
+        return _file(_state_of(usual, DEFAULT))
     url = f"sqlite:///{get_current_settings().home}/poller/state.db"
     return _file(State(url, url))
 
@@ -143,26 +141,25 @@ def _file(state: State) -> State:
     return state
 
 
-def _there(kind: type[PollerState], name: str) -> bool:
-    with get_client(sync_client=True) as client:
-        try:
-            client.read_block_document_by_name(name, kind.get_block_type_slug())
-        except ObjectNotFound:
-            return False
-    return True
-
-
-def _block(kind: Any, name: str, option: str) -> Any:
-    """Load a block.
-
-    :raises InvalidOption: if there is none of that name.
-    """
+def _loaded(kind: Any, name: str) -> Any:
+    """A block; None if there is none of that name."""
     try:
         # In an async flow's thread it would give a coroutine.
         return kind.load(name, _sync=True)
     except ValueError as error:
         if not isinstance(error.__cause__, ObjectNotFound) and "Unable to find" not in str(error):
             raise
+    return None
+
+
+def _block(kind: Any, name: str, option: str) -> Any:
+    """The block that an option names.
+
+    :raises InvalidOption: if there is none of that name.
+    """
+    block = _loaded(kind, name)
+    if block is not None:
+        return block
     made = f"{kind.__name__}(…).save({name!r})"
     raise InvalidOption(
         f"{option}={name!r}: there is no block of that name and the type {kind.get_block_type_slug()!r}. "

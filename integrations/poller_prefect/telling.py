@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +19,6 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import get_current_settings
 
 from poller_core import Event, Status
-from poller_core.events import EVENT_NAMES
 
 from .events import host_id
 
@@ -82,10 +80,6 @@ class Polled:
         self.gaps = status.gaps
         self.entries = status.entries
         self.lag = next((one.lag for one in status.consumers if one.name == consumer), 0)
-
-    def counts(self) -> Counter[str]:
-        """How many of each kind."""
-        return Counter({name: getattr(self, name) for name in EVENT_NAMES})
 
 
 def _number(count: int, what: str, many: str | None = None) -> str:

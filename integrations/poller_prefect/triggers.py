@@ -87,13 +87,14 @@ class PollerEventTrigger(DeploymentEventTrigger):
                 "as_yaml() needs to know which parameters the flow has: on_created(url, parameters=['url', "
                 f"'event_id']), or others of {', '.join(TEMPLATES)}"
             )
+        assert isinstance(self.match, ResourceSpecification)  # Prefect makes it one
         import yaml  # type: ignore[import-untyped]  # comes with Prefect
 
         raw: dict[str, Any] = {
             "type": "event",
             "name": self.name,
             "expect": sorted(self.expect),
-            "match": dict(self.match.items()) if isinstance(self.match, Mapping) else self._match(),
+            "match": self.match.root,
             "parameters": self.parameters,
             "job_variables": self.job_variables,
             "schedule_after": self.schedule_after.total_seconds(),
@@ -101,10 +102,6 @@ class PollerEventTrigger(DeploymentEventTrigger):
         }
         given = {name: value for name, value in raw.items() if value or value is False}
         return str(yaml.safe_dump([given], sort_keys=False, allow_unicode=True, width=1000))
-
-    def _match(self) -> dict[str, str | list[str]]:
-        assert isinstance(self.match, ResourceSpecification)
-        return dict(self.match.root)
 
 
 def on_event(

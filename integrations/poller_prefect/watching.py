@@ -3,7 +3,8 @@
 Guarantees: what blocks say goes to the poller and nowhere else; a path that means another
 directory in another process is refused.
 
-Not guaranteed: that the target is there; opening it tells.
+Not guaranteed: that the target is there; opening it tells. Secrets were refused before, with
+the rest of what was asked for.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from poller_core import ListingPoller, NoPoller, Url, make_poller
-from poller_core.hosts import Log, Progress, refuse_relative
+from poller_core import ListingPoller, Url
+from poller_core.hosts import Log, Progress, open_listing, refuse_relative
 
-from .settings import State, credentials_options, refuse
+from .settings import State, credentials_options
 
 __all__ = ["Watching"]
 
@@ -35,25 +36,15 @@ class Watching:
         :param log: told of a first look that takes long.
         :raises PollerError: for whatever stands in the way.
         """
-        refuse(self.url, None, dict(self.options))
         refuse_relative(self.url, "workers")
-        url = Url(self.url)
-        options = credentials_options(self.credentials)
-        if url.scheme == "file":
-            options = {}
-        poller = make_poller(
-            url,
+        return open_listing(
+            Url(self.url),
+            "events could be delivered again",
+            credentials_options(self.credentials),
+            self.options,
             consumer=self.consumer,
             state=state.url,
             retention=state.retention,
             retention_unread=state.retention_unread,
             progress=Progress(log, self.url),
-            **{**options, **self.options},
-        )
-        if isinstance(poller, ListingPoller):
-            return poller
-        poller.close()
-        raise NoPoller(
-            f"{type(poller).__name__}, which is registered for {url.scheme!r} URLs, has no journal from "
-            f"which events could be delivered again; expected one derived from poller_core.ListingPoller"
         )

@@ -16,6 +16,7 @@ Not guaranteed: that a host keeps to itself what it is given; hence the refusals
 from __future__ import annotations
 
 from .credentials import CREDENTIALS, SWIFT_OPTIONS
+from .opening import open_listing
 from .places import prepare_state, refuse_relative
 from .runs import FINAL, JOURNAL_ONLY, fitting
 from .secrets import OPTIONS, OURS, Advice, has_password, refuse_secrets, without_password
@@ -34,6 +35,7 @@ __all__ = [
     "Progress",
     "fitting",
     "has_password",
+    "open_listing",
     "plain",
     "plain_options",
     "plain_seconds",
