@@ -23,6 +23,14 @@ from tests.services.swift_aio import SwiftAIO
 _numbers = itertools.count(1)
 
 
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    """An empty directory to watch."""
+    path = tmp_path / "inbox"
+    path.mkdir()
+    return path
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Any]:
     """A PostgreSQL server of our own, for the session."""

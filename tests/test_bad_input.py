@@ -47,13 +47,6 @@ from tests.races.tools import open_place, put, unprivileged
 SECRET = "hunter2"
 
 
-@pytest.fixture
-def inbox(tmp_path):
-    path = tmp_path / "inbox"
-    path.mkdir()
-    return path
-
-
 # -- URLs --------------------------------------------------------------------
 
 BAD_URLS = [

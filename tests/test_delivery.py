@@ -40,13 +40,6 @@ class Steps(Clock):
 
 
 @pytest.fixture
-def inbox(tmp_path):
-    path = tmp_path / "inbox"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
 def make(inbox, state_url):
     """Makes pollers of the inbox that share a state, and closes them."""
     made: list[FilePoller] = []

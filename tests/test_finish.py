@@ -18,13 +18,6 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
-def inbox(tmp_path: Path) -> Path:
-    path = tmp_path / "inbox"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
 def poller(inbox: Path, state_url: str) -> Iterator[FilePoller]:
     with FilePoller(inbox, state=state_url, consumer="me", retention=0) as opened:
         for number in range(6):

@@ -38,13 +38,6 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
-def inbox(tmp_path: Path) -> Path:
-    path = tmp_path / "inbox"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
 def events(inbox: Path, state_url: str) -> list[Event]:
     """Six events, which the consumer "reader" has read already."""
     with FilePoller(inbox, state=state_url, consumer="reader") as poller:

@@ -60,13 +60,6 @@ with FilePoller(place, state=state, consumer=consumer) as poller:
 
 
 @pytest.fixture
-def inbox(tmp_path: Path) -> Path:
-    path = tmp_path / "inbox"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
 def poller(inbox: Path, state_url: str) -> Iterator[FilePoller]:
     with FilePoller(inbox, state=state_url, consumer="me") as opened:
         yield opened

@@ -8,14 +8,6 @@ from tests.cli.tools import Cli
 
 
 @pytest.fixture
-def inbox(tmp_path: Path) -> Path:
-    """An empty directory to watch."""
-    path = tmp_path / "inbox"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
 def cli(tmp_path: Path, inbox: Path) -> Cli:
     """The command, with an SQLite state that is not there yet."""
     return Cli(str(tmp_path / "state" / "state.db"), tmp_path)

@@ -18,14 +18,6 @@ def tmp_path(tmp_path: Path) -> Iterator[Path]:
         yield path
 
 
-@pytest.fixture
-def inbox(tmp_path: Path) -> Path:
-    """The directory that is watched."""
-    path = tmp_path / "inbox"
-    path.mkdir()
-    return path
-
-
 @pytest.fixture(params=[FilePoller, INotifyPoller], ids=["scan", "inotify"])
 def kind(request: pytest.FixtureRequest) -> type[FilePoller]:
     """Which poller."""
