@@ -13,18 +13,13 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import shutil
-import signal
-import sys
-import tempfile
-import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
 
 from tests.services.airflow_host import AirflowHost
 
 from . import airflow_latency, airflow_load
+from .hosted import hosted
 from .report import console, note
 
 __all__ = ["main"]
@@ -59,25 +54,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Run what was asked for."""
     given = _arguments()
-    if sys.platform != "linux":
-        sys.exit("the benchmarks need Linux: they read /proc, and measure inotify")
-    signal.signal(signal.SIGTERM, _ended)
-    began = time.monotonic()
-    # Not below a long path: those of sockets and logs would grow too long.
-    work = Path(tempfile.mkdtemp(prefix="poller-bench-af-"))
-    try:
-        _run(given, work)
-    finally:
-        if given.keep:
-            note(f"kept: {work}")
-        else:
-            shutil.rmtree(work, ignore_errors=True)
-    note(f"{time.monotonic() - began:.0f} s in all")
-
-
-def _ended(number: int, frame: object) -> NoReturn:
-    # As an exception, so that every service is ended on the way out.
-    sys.exit(128 + number)
+    hosted("poller-bench-af-", "read /proc, and measure inotify", given.keep, lambda work: _run(given, work))
 
 
 def _run(given: argparse.Namespace, work: Path) -> None:

@@ -13,19 +13,14 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import shutil
-import signal
 import sqlite3
-import sys
-import tempfile
-import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
 
 from tests.services.prefect_host import PrefectHost
 
 from . import prefect_events, prefect_latency, prefect_runs
+from .hosted import hosted
 from .prefect_child import ROOT
 from .report import console, note
 
@@ -61,25 +56,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Run what was asked for."""
     given = _arguments()
-    if sys.platform != "linux":
-        sys.exit("the benchmarks need Linux: they measure inotify")
-    signal.signal(signal.SIGTERM, _ended)
-    began = time.monotonic()
-    work = Path(tempfile.mkdtemp(prefix="poller-bench-pf-"))
-    try:
-        _run(given, work)
-    finally:
-        if given.keep:
-            note(f"kept: {work}")
-        else:
-            shutil.rmtree(work, ignore_errors=True)
-    note(f"{time.monotonic() - began:.0f} s in all")
-
-
-def _ended(number: int, frame: object) -> NoReturn:
-    # As an exception, so that every process is ended on the way out; asked once more, that goes on.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(128 + number)
+    hosted("poller-bench-pf-", "measure inotify", given.keep, lambda work: _run(given, work))
 
 
 def _run(given: argparse.Namespace, work: Path) -> None:

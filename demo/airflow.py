@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from demo.common import EXAMPLES, console, drop, main, poller, row, say
+from demo.common import EXAMPLES, console, go_on, land, main, row, say
 from tests.services.airflow_host import AirflowHost
 
 DAG = "files_by_asset"
@@ -58,32 +58,19 @@ def ended(host: AirflowHost, known: set[str]) -> list[dict[str, Any]]:
 
 def demo(host: AirflowHost, inbox: Path, once: bool) -> None:
     known: set[str] = set()
+    new, told = partial(ended, host, known), partial(show, host)
     say(f"2. The DAG {DAG} is unpaused, and its directory is watched")
     host.pause(DAG, False)
     host.until("the inbox to be watched", lambda: watched(host.home / "poller" / "state.db"), 180)
     console.print(f"    {inbox}")
 
-    say("3. A file lands")
-    drop(inbox, f"sales-{time.strftime('%H%M%S')}.csv")
-    began = time.monotonic()
-
-    say("4. A run has started with it")
-    (run, *more) = host.until("a run to end", lambda: ended(host, known), 180)
-    show(host, run)
-    console.print(f"    …     │ {time.monotonic() - began:.1f} s from the file to the end of the run")
+    more = land(host, inbox, "A run has started with it", new, told)
     if once:
         return
 
     say("5. Now you")
     console.print(f"    Airflow's UI:   {host.url}   (no login; DAG [bold]{DAG}[/], or Assets → inbox)")
-    console.print(f"    Drop more:      cp SOMETHING {inbox}/")
-    console.print(f"    What it knows:  {poller()} status --state {host.home}/poller/state.db")
-    console.print("    Ctrl-C ends it all. Runs are shown here as they end.\n")
-    while True:
-        for run in [*more, *ended(host, known)]:
-            show(host, run)
-        more = []
-        time.sleep(1)
+    go_on(host, inbox, more, new, told)
 
 
 def make(home: Path, inbox: Path, port: int, told: Callable[[str], None]) -> AirflowHost:

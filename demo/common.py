@@ -10,16 +10,17 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 
 from tests.services.processes import HostError, free_port
 
-__all__ = ["EXAMPLES", "console", "drop", "main", "poller", "row", "say"]
+__all__ = ["EXAMPLES", "console", "go_on", "land", "main", "row", "say"]
 
 console = Console(highlight=False, soft_wrap=True)
 EXAMPLES = Path(__file__).parent.parent / "dags_examples"
@@ -46,6 +47,39 @@ def drop(inbox: Path, name: str) -> Path:
     path.write_text("day,sum\n2026-11-23,42\n")
     row("we", f"wrote {path.name}", "cyan")
     return path
+
+
+def land(
+    host: Any, inbox: Path, made: str, ended: Callable[[], list[Any]], show: Callable[[Any], None]
+) -> list[Any]:
+    """A file lands, and the run that it starts is shown; the runs that have ended besides.
+
+    :param made: the heading of the run.
+    :param ended: the runs that have ended and were not shown yet, oldest first.
+    """
+    say("3. A file lands")
+    drop(inbox, f"sales-{time.strftime('%H%M%S')}.csv")
+    began = time.monotonic()
+    say(f"4. {made}")
+    run, *more = host.until("a run to end", ended, 180)
+    took = time.monotonic() - began
+    show(run)
+    console.print(f"    …     │ {took:.1f} s from the file to the end of the run")
+    return more
+
+
+def go_on(
+    host: Any, inbox: Path, more: list[Any], ended: Callable[[], list[Any]], show: Callable[[Any], None]
+) -> NoReturn:
+    """Say what to try, and show runs as they end."""
+    console.print(f"    Drop more:      cp SOMETHING {inbox}/")
+    console.print(f"    What it knows:  {poller()} status --state {host.home}/poller/state.db")
+    console.print("    Ctrl-C ends it all. Runs are shown here as they end.\n")
+    while True:
+        for run in [*more, *ended()]:
+            show(run)
+        more = []
+        time.sleep(1)
 
 
 def main(

@@ -9,12 +9,12 @@ at Ctrl-C, with all that it started.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from demo.common import EXAMPLES, console, drop, main, poller, row, say
+from demo.common import EXAMPLES, console, go_on, land, main, row, say
 from tests.services.prefect_host import PrefectHost
 
 EXAMPLE = EXAMPLES / "prefect" / "follow.py"
@@ -51,6 +51,7 @@ def ended(host: PrefectHost, known: set[str]) -> list[dict[str, Any]]:
 
 def demo(host: PrefectHost, inbox: Path, once: bool) -> None:
     known: set[str] = set()
+    new, told = partial(ended, host, known), partial(show, host)
     say("2. Two deployments are served, and the inbox is watched")
     host.python(EXAMPLE, name="follow")
     host.until("the deployments", lambda: host.deployment(WORK) and host.deployment(POLL), 180)
@@ -59,15 +60,7 @@ def demo(host: PrefectHost, inbox: Path, once: bool) -> None:
     host.until("the inbox to be watched", lambda: "Following" in host.logs_of(poll), 180)
     console.print(f"    {inbox}")
 
-    say("3. A file lands")
-    drop(inbox, f"sales-{time.strftime('%H%M%S')}.csv")
-    began = time.monotonic()
-
-    say("4. A run was made for it")
-    (run, *more) = host.until("a run to end", lambda: ended(host, known), 180)
-    took = time.monotonic() - began
-    show(host, run)
-    console.print(f"    …     │ {took:.1f} s from the file to the end of the run")
+    more = land(host, inbox, "A run was made for it", new, told)
     if once:
         return
 
@@ -75,14 +68,7 @@ def demo(host: PrefectHost, inbox: Path, once: bool) -> None:
     console.print(f"    Prefect's UI:   {host.url}")
     console.print(f"    The feed:       {host.url}/events?events=poller.subject.created")
     console.print(f"    The poll:       {host.url}/runs/flow-run/{poll}")
-    console.print(f"    Drop more:      cp SOMETHING {inbox}/")
-    console.print(f"    What it knows:  {poller()} status --state {host.home}/poller/state.db")
-    console.print("    Ctrl-C ends it all. Runs are shown here as they end.\n")
-    while True:
-        for run in [*more, *ended(host, known)]:
-            show(host, run)
-        more = []
-        time.sleep(1)
+    go_on(host, inbox, more, new, told)
 
 
 def make(home: Path, inbox: Path, port: int, told: Callable[[str], None]) -> PrefectHost:
