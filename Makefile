@@ -32,7 +32,7 @@ NEEDS_HOSTS := integrations dags_examples tests/airflow tests/prefect tests/both
 	$(wildcard benchmarks/airflow* benchmarks/prefect* demo/airflow.py demo/prefect.py)
 WITHOUT := poller_core tests benchmarks demo --exclude '(airflow|prefect|both)'
 
-.PHONY: help venv demo lint format lock build clean docs bench bench-airflow bench-prefect
+.PHONY: help venv demo lint format lock build clean docs pictures bench bench-airflow bench-prefect
 .PHONY: test test-long test-core test-airflow test-airflow-oldest test-prefect test-prefect-oldest
 .PHONY: test-both test-fast
 .NOTPARALLEL:
@@ -163,6 +163,13 @@ docs: ## The pages of docs/, with the reference from the docstrings, in build/do
 	@.ci/venv both
 	@$(BOTH)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs
 	@echo "build/docs/index.html"
+
+pictures: ## The pictures of docs/pictures, from the sources beside them (with graphviz)
+	@command -v dot >/dev/null || { echo "error: dot is missing, which draws them: apt-get install graphviz" >&2; exit 1; }
+	@for source in docs/pictures/*.dot; do \
+		drawn=$$(dot -Tsvg "$$source" | sed -n '/<svg/,$$p' | sed '/^<!--.*-->$$/d'); \
+		printf '<!-- made by "make pictures" from %s, sha256 %s -->\n%s\n' "$${source##*/}" \
+			"$$(sha256sum <"$$source" | cut -d' ' -f1)" "$$drawn" >"$${source%.dot}.svg"; done
 
 build: ## The source distribution and the wheel, in dist/
 	@.ci/venv tools
