@@ -1,15 +1,13 @@
-"""The look: from a listing to events in the journal.
+"""One target in one process: when to look, and where.
 
-An :class:`Engine` is one target in one process: its source, its watch, its part
-of the state. All pollers and consumers of a target in a process share it.
+An :class:`Engine` has a target's source, its watch and its part of the state.
+All pollers and consumers of a target in a process share it. What a look does
+with what it lists is in :mod:`poller_core.look`.
 
 Guarantees:
 
-* **All or nothing, in steps.** A look writes snapshot and journal in the same
-  transaction. A long look does so in bounded steps, each complete in itself:
-  killed between two, the next look goes on from there.
-* **One writer.** A step is dropped, with all that its look found after it, if
-  another process has written since the look began; the look is then repeated.
+* **One writer.** A look that finds that another process has written since it
+  began is repeated.
 * **Hints are not lost.** What the watch said is remembered until a look at it
   was committed; after any failure the whole target is listed again.
 * **Sharing.** A look that began after it was asked for serves all who asked.
@@ -24,21 +22,18 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import chain, islice
 
 import msgspec
 
-from . import pages
 from .clock import Clock
-from .crashpoints import crash_point
 from .errors import StateError, TargetError, WriteConflict
 from .filters import Exclude
 from .listing import Chunk, Gap, Row, Source, Span, Watch, key_span, merged
+from .look import Look, reports, resume_at
 from .options import Options
+from .pages import Segment
 from .quiet import Settling
-from .snapshot import Delta, Page, PageHead, Rules, Step, merge
-from .state import PageRow, Record, SnapshotChange, Store, Target
+from .state import Store, Target
 
 __all__ = ["Engine", "Health", "Progress"]
 
@@ -47,13 +42,8 @@ log = logging.getLogger("poller_core")
 #: Called now and then during a look with the number of entries listed so far.
 Progress = Callable[[int], None]
 
-#: A step of a long look is written when it has gathered so many pages or events.
-_STEP_PAGES = 256
-_STEP_RECORDS = 20_000
 #: A subject that will be quiet within so many seconds is waited for, within the look.
 _WAIT_WITHIN = 0.05
-#: How many decoded pages are kept.
-_RECENT = 4
 #: How often a look is repeated when another process was faster.
 _TRIES = 20
 #: How many gaps are told one by one.
@@ -72,17 +62,6 @@ class Health(msgspec.Struct):
     watches: int = 0
     overflows: int = 0
     watching: bool = False  #: whether changes are noticed as they happen
-
-
-@dataclass
-class _Gathered:
-    """What a look found and has not written yet."""
-
-    pages: dict[bytes, PageRow | None] = field(default_factory=dict)  # None: delete the page
-    records: list[Record] = field(default_factory=list)
-    entries: int = 0
-    upto: bytes | None = b""
-    touched: bytes | None = b""  # the pages below this key are not as in the database; None: to the end
 
 
 class Engine:
@@ -126,8 +105,8 @@ class Engine:
         self._listed = 0
         self._progress: Progress | None = None
         self._woken = threading.Event()
-        # By digest: whichever page it is the digest of, that is its content.
-        self.recent: dict[bytes, list[pages.Segment]] = {}
+        # By digest: whichever page it is the digest of, that is its content. Only hints lead to one page often.
+        self._recent: dict[bytes, list[Segment]] | None = None if watch is None else {}
 
     # -- looking -------------------------------------------------------------
 
@@ -231,25 +210,39 @@ class Engine:
         if most is not None and len(spans) > most:
             spans = [Span(spans[0].start, spans[-1].stop)]
         whole = self._whole and not held_only
-        run = _Run(self, target, identity, report=target.complete or _reports(target, self.options))
-        run.over(spans)
+        report = target.complete or reports(target, self.options)
+        look = Look(
+            self.store,
+            self.source,
+            self.exclude,
+            target,
+            identity,
+            listing=self.listing,
+            hold=self.hold if report or self.settling.wait > 0 else None,
+            settled=self.settled,
+            report=report,
+            metadata=self.options.target.metadata,
+            recent=self._recent,
+            now=self.clock.wall(),
+        )
+        look.over(spans)
         if 0 < self.settling.wait <= _WAIT_WITHIN:
             # Just written: too near for its fingerprint to be trusted, and soon enough to wait for.
             again = self.settling.keys(_WAIT_WITHIN)
             if again:
-                run.commit()
+                look.commit()
                 self.clock.sleep(self.settling.wait)
                 due = self.settling.begin()
-                run.over([key_span(key) for key in again])
-        run.commit(final=True)
-        if not run.report and self.source.slack > 0:
+                look.over([key_span(key) for key in again])
+        look.commit(final=True)
+        if not report and self.source.slack > 0:
             # A write in the same tick as the last one before the listing leaves no trace in the fingerprint.
             # So that tick must be over before anybody is told that what is there now is known.
             self.clock.sleep(self.source.slack)
         self.settling.forget(due)
         self._gaps = [
             gap for gap in self._gaps if not any(gap.span.within(span) for span in spans)
-        ] + run.gaps
+        ] + look.gaps
         if self.watch is not None:
             self.watch.looked(spans)
         self._closed.clear()
@@ -272,7 +265,7 @@ class Engine:
                 self._whole = True
             self._todo += hints.spans
         if self._whole:
-            return [Span(_resume(target.resume_key))] if not target.complete else [Span()]
+            return [Span(resume_at(target.resume_key))] if not target.complete else [Span()]
         assert watch is not None
         spans = self._todo + watch.unwatched() + [gap.span for gap in self._gaps]
         spans += [key_span(key) for key in due]
@@ -283,7 +276,7 @@ class Engine:
         every = self.options.full_every
         return self.clock.monotonic() + every * (0.5 + random.random())
 
-    # -- what the merge asks -------------------------------------------------
+    # -- what a look asks ----------------------------------------------------
 
     def hold(self, key: bytes, row: Row) -> bool:
         """Whether a new or changed entry must wait before it is reported."""
@@ -318,19 +311,6 @@ class Engine:
                         self._progress(self._listed)
                 yield item
             end = span.stop
-
-    def remember(self, page: Page) -> None:
-        """Keep the content of pages just written: in an inbox, the next file is mostly in the same one."""
-        if self.watch is not None and page.segments is not None:
-            self.recent.pop(page.digest, None)
-            self.recent[page.digest] = page.segments
-            if len(self.recent) > _RECENT:
-                del self.recent[next(iter(self.recent))]
-
-    def record(self, delta: Delta) -> Record:
-        """What the journal keeps of a change."""
-        size, mtime_ns, etag = self.source.facts(delta.row)
-        return Record(int(delta.kind), delta.key, size, mtime_ns, etag)
 
     # -- health --------------------------------------------------------------
 
@@ -379,127 +359,6 @@ class Engine:
             if self.watch is not None:
                 self.watch.close()
             self.source.end()
-
-
-class _Run:
-    """One look under way: what it found, and the generation that it may write to."""
-
-    def __init__(self, engine: Engine, target: Target, identity: str, report: bool) -> None:
-        self._engine = engine
-        self._identity = identity
-        self._generation = target.generation
-        self._complete = target.complete
-        self._known_identity = target.identity
-        self.report = report
-        self._found = _Gathered()
-        self._at_us = int(engine.clock.wall() * 1e6)
-        self.gaps: list[Gap] = []
-        self._rules = Rules(
-            load=self._load,
-            differs=engine.source.differs,
-            confirm=self._confirm,
-            hold=engine.hold if report or engine.settling.wait > 0 else None,
-            report=report,
-            metadata=engine.options.target.metadata,
-            settled=engine.settled,
-            outdated=engine.source.outdated,
-        )
-
-    def over(self, spans: list[Span]) -> None:
-        """Look at spans that are sorted and disjoint."""
-        engine, at = self._engine, 0
-        while at < len(spans):
-            start = spans[at].start
-            found = self._found
-            if found.touched is None or start < found.touched:
-                self.commit()
-            # Spans in one stored page are looked at as one, since they change the same page.
-            heads = (PageHead(*head) for head in engine.store.heads(engine.target_id, start, None))
-            first = list(islice(heads, 2))
-            bound = next((head.first_key for head in first if head.first_key > start), None)
-            group = [spans[at]]
-            at += 1
-            while at < len(spans) and (bound is None or spans[at].start < bound):
-                group.append(spans[at])
-                at += 1
-            self._merge(group, chain(first, heads))
-
-    def _merge(self, group: list[Span], heads: Iterable[PageHead]) -> None:
-        engine = self._engine
-        span = Span(group[0].start, group[-1].stop)
-        listing = engine.listing(group, self.gaps)
-        for step in merge(listing, heads, span, self._rules):
-            self._gather(step)
-            if len(self._found.pages) >= _STEP_PAGES or len(self._found.records) >= _STEP_RECORDS:
-                self.commit()
-
-    def _gather(self, step: Step) -> None:
-        found, engine = self._found, self._engine
-        for key in step.drop:
-            found.pages[key] = None
-        for page in step.put:
-            found.pages[page.first_key] = PageRow(
-                page.first_key, page.digest, page.entries, pages.pack(page.raw)
-            )
-            engine.remember(page)
-        drops, record = engine.exclude.drops, engine.record
-        found.records += [record(delta) for delta in step.deltas if not drops(delta.key)]
-        found.entries += step.entries
-        found.upto = found.touched = step.upto
-
-    def _load(self, head: PageHead) -> list[pages.Segment]:
-        known = self._engine.recent.get(head.digest)
-        if known is not None:
-            return known
-        raw = pages.unpack(self._engine.store.blob(self._engine.target_id, head.first_key, head.digest))
-        return pages.decode(pages.verified(raw, head.digest))
-
-    def _confirm(self, keys: list[bytes]) -> set[bytes]:
-        return self._engine.source.absent(keys)
-
-    def commit(self, final: bool = False) -> None:
-        """Write what was found so far, in one transaction."""
-        found, engine = self._found, self._engine
-        completes = final and not self._complete
-        if not found.pages and not found.records and not completes and self._identity == self._known_identity:
-            return
-        if final and not completes and not found.pages and not found.records:
-            log.info("the target's identity changed to %s", self._identity)
-        engine.source.verify()
-        crash_point("look.commit.before")
-        committed = engine.store.commit(
-            engine.target_id,
-            self._generation,
-            SnapshotChange(
-                drop=[key for key, page in found.pages.items() if page is None],
-                put=[page for page in found.pages.values() if page is not None],
-                records=found.records,
-                detected_at_us=self._at_us,
-                entries=found.entries,
-                identity=self._identity,
-                resume_key=None if final or self._complete else _resume_mark(self.report, found.upto),
-                complete=final or self._complete,
-            ),
-        )
-        crash_point("look.commit.after")
-        self._generation = committed.generation
-        self._known_identity = self._identity
-        self._found = _Gathered(upto=found.upto)
-
-
-def _reports(target: Target, options: Options) -> bool:
-    """Whether a first look reports what it finds; one that was begun goes on as it began."""
-    if target.resume_key:
-        return target.resume_key.startswith(b"r")
-    return options.existing == "report" or options.start == "beginning"
-
-
-def _resume_mark(report: bool, upto: bytes | None) -> bytes:
-    return (b"r" if report else b"i") + (upto or b"")
-
-
-def _resume(mark: bytes | None) -> bytes:
-    return mark[1:] if mark else b""
 
 
 def _without(keys: frozenset[bytes], listing: Iterable[Chunk | Gap]) -> Iterator[Chunk | Gap]:

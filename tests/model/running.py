@@ -17,8 +17,8 @@ SMALL = {
     "poller_core.snapshot.PAGE_ENTRIES": 4,
     "poller_core.snapshot.PAGE_MAX": 7,
     "poller_core.snapshot.PAGE_MIN": 3,
-    "poller_core.engine._STEP_PAGES": 3,
-    "poller_core.engine._STEP_RECORDS": 5,
+    "poller_core.look._STEP_PAGES": 3,
+    "poller_core.look._STEP_RECORDS": 5,
 }
 
 
