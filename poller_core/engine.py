@@ -105,7 +105,7 @@ class Engine:
         self._listed = 0
         self._progress: Progress | None = None
         self._woken = threading.Event()
-        # By digest: whichever page it is the digest of, that is its content. Only hints lead to one page often.
+        # By digest: whichever page it is the digest of, that is its content. Hints lead to one page often.
         self._recent: dict[bytes, list[Segment]] | None = None if watch is None else {}
 
     # -- looking -------------------------------------------------------------
