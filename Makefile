@@ -27,6 +27,7 @@ HOST ?= airflow
 AIRFLOW := $(VENV)-airflow/bin
 PREFECT := $(VENV)-prefect/bin
 BOTH := $(VENV)-both/bin
+UV := $(VENV)-tools/bin/uv
 # What imports a scheduler, and so is checked where both are. The rest is checked where none is installed.
 NEEDS_HOSTS := integrations dags_examples tests/airflow tests/prefect tests/both tests/services \
 	$(wildcard benchmarks/airflow* benchmarks/prefect* demo/airflow.py demo/prefect.py)
@@ -142,7 +143,7 @@ bench-airflow: ## From a file to a task, and what a triggerer takes for it: ours
 
 # The widest set first; the others take their versions from it, so that they agree. All extras but airflow and its
 # like go in: each scheduler is resolved by itself, as somebody who has one installs it.
-COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock"
 EXTRAS = --extra postgres --extra swift --extra clouds
 lock: ## The lock files in requirements/, from pyproject.toml (UPGRADE=1: the newest of all)
@@ -173,8 +174,8 @@ pictures: ## The pictures of docs/pictures, from the sources beside them (with g
 
 build: ## The source distribution and the wheel, in dist/
 	@.ci/venv tools
-	@$(BIN)/uv build --build-constraints requirements/run.txt --require-hashes --clear
+	@$(UV) build --build-constraints requirements/run.txt --require-hashes --clear
 
 clean: ## Removes what the other targets made
-	rm -rf $(VENV) $(VENV)-{swift,airflow,airflow-oldest,prefect,prefect-oldest,both} build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-{tools,swift,airflow,airflow-oldest,prefect,prefect-oldest,both} build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
