@@ -39,11 +39,12 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 from ..errors import PollerClosed
-from ..listing import Hints, Span, key_span, merged, tree_span
+from ..listing import Hints, Span, merged
 from .eventqueue import EventQueue, limit, no_instance, no_watch
 from .mounts import delivers_inotify, mount_of
+from .noticed import Noticed, Scope
 from .unwatched import Unwatched
-from .watchtree import Tangled, WatchTree, join, split
+from .watchtree import WatchTree, join, split
 
 __all__ = ["InotifyWatch"]
 
@@ -96,10 +97,8 @@ class InotifyWatch:
         enter: Callable[[bytes], bool] | None = None,
     ) -> None:
         self.overflows = 0  #: how often the kernel's queue was full and dropped events
-        self._recurse = recurse
-        self._single = single
         self._follow = follow_symlinks
-        self._enter = enter
+        self._noticed = Noticed(Scope(recurse, single, follow_symlinks, enter))
         self._said: set[str] = set()
         # Open marks in directories without a watch: prefix → names.
         self._parked: dict[bytes, set[bytes]] = {}
@@ -172,18 +171,12 @@ class InotifyWatch:
         self._moves_before: _Moves = {}
         self._loose_before: set[int] = set()
         self._whole = True
-        self._clear_hints()
-
-    def _clear_hints(self) -> None:
-        self._names: dict[int, set[bytes]] = {}  # to be hinted: watch → names
-        self._trees: dict[int, set[bytes]] = {}  # the same for directories
-        self._done: dict[int, set[bytes]] = {}  # files that were closed
-        self._everything = False
+        self._noticed.clear()
 
     def _lose(self) -> None:
         """Start over with an empty queue. Every watch that is still needed is set again by the next walk."""
         for wd, names in self._open_names.items():
-            for prefix in self._prefixes(wd) or ():
+            for prefix in self._tree.prefixes(wd) or ():
                 self._parked.setdefault(prefix, set()).update(names)
         self._forget_all()
         self._begin()
@@ -216,8 +209,8 @@ class InotifyWatch:
         with self._mine():
             self._read()
             self._queue.unflag()
-            hints = self._hints()
-            self._clear_hints()
+            hints = Hints([Span()], True, frozenset()) if self._whole else self._noticed.hints(self._tree)
+            self._noticed.clear()
             self._whole = False
             self._unwatched.begin()
             self._sweep()
@@ -228,7 +221,7 @@ class InotifyWatch:
         """Read what is queued, so that open marks are up to date; hints wait for the next :meth:`drain`."""
         with self._mine():
             self._read()
-            if self._whole or self._everything or self._names or self._trees:
+            if self._whole or self._noticed:
                 self._queue.flag()
 
     def _read(self) -> None:
@@ -247,7 +240,8 @@ class InotifyWatch:
 
     def _take(self, events: Iterable[tuple[int, int, int, str]]) -> bool:
         """Work through events; False if some were lost, or mean that nothing is as it was."""
-        tree, marks, names, done = self._tree, self._open_names, self._names, self._done
+        tree, marks, noticed = self._tree, self._open_names, self._noticed
+        names, closed = noticed.names, noticed.closed
         for wd, mask, cookie, text in events:
             if wd not in tree.keys:
                 if mask & _Q_OVERFLOW:
@@ -266,11 +260,11 @@ class InotifyWatch:
                 continue
             if not text:
                 # About the watched directory itself, of which its parent tells too, if it has one.
-                self._everything = self._everything or wd == tree.root
+                noticed.everything = noticed.everything or wd == tree.root
                 continue
             name = os.fsencode(text)
             if mask & _ISDIR:
-                self._trees.setdefault(wd, set()).add(name)
+                noticed.trees.setdefault(wd, set()).add(name)
                 if mask & _MOVED_FROM:
                     self._moves[cookie] = (tree.detach(join(wd, name)), False, False)
                 elif mask & _MOVED_TO:
@@ -283,26 +277,26 @@ class InotifyWatch:
             names.setdefault(wd, set()).add(name)
             if mask & _CLOSE_WRITE:
                 _unmark(marks, wd, name)
-                done.setdefault(wd, set()).add(name)
+                closed.setdefault(wd, set()).add(name)
             elif mask & _CREATE:
                 marks.setdefault(wd, set()).add(name)
-                _unmark(done, wd, name)
+                _unmark(closed, wd, name)
             elif mask & (_MOVED_FROM | _DELETE):
                 held = _unmark(marks, wd, name)
-                closed = _unmark(done, wd, name)
+                done = _unmark(closed, wd, name)
                 link = tree.detach(join(wd, name)) if self._follow else None
                 if mask & _MOVED_FROM:
-                    self._moves[cookie] = (link, held, closed)
+                    self._moves[cookie] = (link, held, done)
             elif mask & _MOVED_TO:
-                link, held, closed = self._move(cookie)
+                link, held, done = self._move(cookie)
                 if link is not None:
                     tree.attach(link, join(wd, name))
                 # Whatever was there before is gone, and what was known of it. What has come may still be
                 # written to, unless we saw it being closed: neither mark is set then.
-                _unmark(done, wd, name)
+                _unmark(closed, wd, name)
                 _unmark(marks, wd, name)
-                if held or closed:
-                    (marks if held else done).setdefault(wd, set()).add(name)
+                if held or done:
+                    (marks if held else closed).setdefault(wd, set()).add(name)
         return True
 
     def _move(self, cookie: int) -> tuple[int | None, bool, bool]:
@@ -326,51 +320,6 @@ class InotifyWatch:
                 self._queue.rm_watch(wd)
             except OSError:
                 continue  # the kernel was faster: the directory is deleted
-
-    # -- hints -----------------------------------------------------------------------------------
-
-    def _prefixes(self, wd: int) -> list[bytes] | None:
-        try:
-            return self._tree.prefixes(wd)
-        except Tangled:
-            return None
-
-    def _hints(self) -> Hints:
-        if self._whole:
-            return Hints([Span()], True, frozenset())
-        places: dict[int, list[bytes]] = {}
-        for wd in self._names.keys() | self._trees.keys():
-            found = self._prefixes(wd)
-            if found is None:
-                # Old events on top of a newer walk: where this is can't be told, so look everywhere.
-                self._everything = True
-            places[wd] = found or []
-        closed = {
-            prefix + name for wd, names in self._done.items() for prefix in places[wd] for name in names
-        }
-        if self._single is not None:
-            closed &= {self._single}
-        spans = [Span()] if self._everything else self._spans(places)
-        return Hints(merged(spans), False, frozenset(closed))
-
-    def _spans(self, places: dict[int, list[bytes]]) -> list[Span]:
-        if self._single is not None:
-            root = self._tree.root
-            touched = self._names.get(root, set()) | self._trees.get(root, set())
-            return [key_span(self._single)] if self._single in touched else []
-        spans: list[Span] = []
-        links = self._follow and self._recurse
-        for wd, names in self._names.items():
-            for prefix in places[wd]:
-                spans += [key_span(prefix + name) for name in names]
-                if links:
-                    spans += [tree_span(prefix + name + b"/") for name in names]
-        below = tree_span if self._recurse else key_span
-        for wd, names in self._trees.items():
-            for prefix in places[wd]:
-                inner = [prefix + name + b"/" for name in names]
-                spans += [below(one) for one in inner if self._enter is None or self._enter(one)]
-        return spans
 
     # -- what the walk and the engine tell -------------------------------------------------------
 
@@ -454,7 +403,8 @@ class InotifyWatch:
         """Whether the next :meth:`drain` will hint this file: what was listed of it may be old already."""
         with self._mine():
             wd, _, name = self._place(key)
-            return self._whole or self._everything or (wd is not None and name in self._names.get(wd, ()))
+            noticed = self._noticed
+            return self._whole or noticed.everything or (wd is not None and name in noticed.names.get(wd, ()))
 
     def doubted(self, key: bytes) -> bool:
         """Whether somebody may have the file open without our knowing: :meth:`is_open` means little then.

@@ -14,13 +14,9 @@ from that is put right when the directories that the events named are walked aga
 
 from __future__ import annotations
 
-__all__ = ["Tangled", "WatchTree", "join", "split"]
+__all__ = ["WatchTree", "join", "split"]
 
 _MANY = 64  # paths to one directory, before it is given up
-
-
-class Tangled(Exception):
-    """The paths of a directory can't be told: they run in a circle, or are too many."""
 
 
 def join(parent: int, name: bytes) -> bytes:
@@ -123,10 +119,10 @@ class WatchTree:
         if wd == self.root:
             self.root = -1
 
-    def prefixes(self, wd: int) -> list[bytes]:
+    def prefixes(self, wd: int) -> list[bytes] | None:
         """Every prefix of the directory; none if it is cut off from the root.
 
-        :raises Tangled: when they can't be told.
+        :returns: None when they can't be told: they run in a circle, or are too many.
         """
         found: list[bytes] = []
         steps = 2 * len(self.keys) + 1000
@@ -136,7 +132,7 @@ class WatchTree:
             while node != self.root:
                 steps -= 1
                 if steps < 0 or len(todo) + len(found) > _MANY:
-                    raise Tangled
+                    return None
                 key = self.keys.get(node)
                 if not key:
                     break
