@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 HERE = Path(__file__).parent
@@ -29,6 +30,8 @@ html_theme = "furo"
 html_title = f"poller-core {release}"
 html_copy_source = False
 myst_heading_anchors = 3
+# "--exec" is an option, and no dash.
+smartquotes = False
 autodoc_member_order = "bysource"
 autodoc_default_options = {
     "members": True,
@@ -44,7 +47,16 @@ def command_line() -> str:
 
     command = typer.main.get_command(cli)
     context = typer.Context(command, info_name="poller")
-    return get_docs_for_click(obj=command, ctx=context, name="poller", title="The poller command")
+    text = get_docs_for_click(obj=command, ctx=context, name="poller", title="The poller command")
+    # A paragraph behind a backspace is one that is not to be wrapped: examples, all of them.
+    text = re.sub(
+        r"^\x08\n((?: .*\n)+)", lambda found: f"```sh\n{dedent(found[1])}```\n", text, flags=re.MULTILINE
+    )
+    # In its list of the commands their descriptions end in the middle.
+    for name, one in getattr(command, "commands", {}).items():
+        first = " ".join((one.help or "").split("\n\n")[0].split())
+        text = text.replace(f"* `{name}`: ", f"* `{name}`: {first}\n\n\0", 1)
+    return re.sub(r"\n\n\0.*", "", text)
 
 
 def examples() -> str:

@@ -52,8 +52,8 @@ Row: TypeAlias = tuple[Any, ...]
 class Span(NamedTuple):
     """A half-open range of keys: ``start <= key < stop``; ``stop=None`` has no end."""
 
-    start: bytes = b""
-    stop: bytes | None = None
+    start: bytes = b""  #: the first key that may be in it
+    stop: bytes | None = None  #: the first key behind it; None: there is none
 
     def holds(self, key: bytes) -> bool:
         """Whether the key lies in the span."""
@@ -91,8 +91,8 @@ def merged(spans: Iterable[Span]) -> list[Span]:
 class Entry(NamedTuple):
     """One thing that is there now."""
 
-    key: bytes
-    row: Row
+    key: bytes  #: its name below the target, ``/``-separated
+    row: Row  #: its fingerprint
 
 
 class Chunk(NamedTuple):
@@ -101,16 +101,16 @@ class Chunk(NamedTuple):
     ``names`` is sorted, without repeats, and as long as ``rows``; neither is empty.
     """
 
-    prefix: bytes
-    names: list[bytes]
-    rows: list[Row]
+    prefix: bytes  #: what all keys of it begin with; may be empty
+    names: list[bytes]  #: the rest of each key
+    rows: list[Row]  #: the fingerprint of each
 
 
 class Gap(NamedTuple):
     """A span that could not be listed, and why (a text without secrets)."""
 
-    span: Span
-    reason: str
+    span: Span  #: the keys that nothing is known of
+    reason: str  #: why, for people
 
     def clipped(self, span: Span) -> Gap:
         """The part of the gap that lies in the span, which it overlaps."""

@@ -60,16 +60,20 @@ def _flag(name: str, value: object) -> bool:
 
 @dataclass(frozen=True)
 class TargetOptions:
-    """What decides what is listed; with the URL, the identity of the target."""
+    """What decides what is listed; with the URL, the identity of the target.
 
-    recurse: bool = False  #: look into subdirectories too
+    Change one, and it is another target, with a snapshot and a journal of its own.
+    """
+
+    recurse: bool = False  #: look into subdirectories too (containers: True, all objects)
     exclude: tuple[str, ...] = ()  #: patterns of what is left out, as in ``.gitignore``
     default_exclude: bool = True  #: leave out what editors and transfers leave about
-    settle: float = 0.0  #: how long a subject must be quiet before it is reported, seconds
+    settle: float = 0.0  #: how long a subject must be quiet before it is reported, seconds or ``timedelta``
     follow_symlinks: bool = False  #: look through symbolic links, also to directories
     directories: bool = False  #: report directories too
     metadata: bool = False  #: report a change of mode, owner or links as ``modified``
-    fingerprint: tuple[str, ...] = FINGERPRINT  #: what a change is told by
+    #: What a change is told by: some of ``size``, ``mtime``, ``ctime``, ``inode``.
+    fingerprint: tuple[str, ...] = FINGERPRINT
 
     def digest(self, url: Url, place: str = "") -> str:
         """What tells this target from others: 32 hexadecimal digits.
@@ -93,23 +97,26 @@ class TargetOptions:
 
 @dataclass(frozen=True)
 class Options:
-    """All options of a poller."""
+    """The options that every poller takes, checked; as keyword arguments of :func:`poller_core.make_poller`.
 
+    Those of :class:`~poller_core.options.TargetOptions` are given likewise, each under its own name.
+    Lengths of time are seconds, or a ``timedelta``.
+    """
+
+    #: What decides what is listed.
     target: TargetOptions = field(default_factory=TargetOptions)
-    state: str | os.PathLike[str] | None = (
-        None  #: where the state is kept; None: in memory, as long as the poller
-    )
+    #: Where the state is kept: a path, ``sqlite:////path``, ``postgresql+psycopg://user@host/database``;
+    #: None: a temporary file of the poller's own, gone when it is closed.
+    state: str | os.PathLike[str] | None = None
     consumer: str = "default"  #: the name under which what was delivered is remembered
     events: tuple[str, ...] = EVENT_NAMES  #: which events the consumer is given
     include: tuple[str, ...] = ()  #: patterns of what the consumer is given; none: everything
     existing: str = "ignore"  #: what is there already at the first look: ``"ignore"`` it or ``"report"`` it
-    start: Literal["now", "beginning"] | int | None = (
-        None  #: where a new consumer starts: ``"now"``, ``"beginning"`` or a seq
-    )
-    retention: float = 7 * 86400.0  #: how long delivered events are kept, seconds
-    retention_unread: float = (
-        90 * 86400.0
-    )  #: how long events are kept that a consumer has not acknowledged, seconds
+    #: Where a new consumer starts: ``"now"``, ``"beginning"`` or a seq; None: as ``existing`` says.
+    start: Literal["now", "beginning"] | int | None = None
+    retention: float = 7 * 86400.0  #: how long delivered events are kept, seconds (7 days)
+    #: How long events are kept that a consumer has not acknowledged, seconds (90 days).
+    retention_unread: float = 90 * 86400.0
     full_every: float = 3600.0  #: how often a watched target is listed in full all the same, seconds; about
 
     @classmethod
