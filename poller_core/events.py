@@ -48,7 +48,14 @@ class _Plain(msgspec.Struct):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
-    """One change: ``subject, event = event`` gives what changed and how."""
+    """One change of one subject. ::
+
+        subject, what = event  # where, and "created", "modified" or "deleted"
+        same = Event.from_json(event.to_json())  # through a queue, say
+        assert same == event and same.id == event.id
+
+    Immutable and hashable; compares equal to the pair ``(subject, event)``. What is not known is None.
+    """
 
     subject: Subject  #: a :class:`~poller_core.url.Url` without credentials (or a row id)
     event: EventName  #: ``"created"``, ``"modified"`` or ``"deleted"``
@@ -108,7 +115,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
         return tuple(getattr(self, name) for name in self.__struct_fields__)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types only, without the fields that are not known.
+        """The event in plain JSON types, without the fields that are not known.
 
         ``subject`` is the URL's text, ``key`` is percent-encoded as in the URL (names need not be UTF-8),
         ``detected_at`` is ISO 8601 in UTC.
@@ -160,7 +167,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Event:
-        """The inverse of :meth:`to_json`."""
+        """The inverse of :meth:`to_json`.
+
+        :raises InvalidOption: if it is no JSON, or no event.
+        """
         try:
             raw = msgspec.json.decode(text)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:

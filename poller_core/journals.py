@@ -35,7 +35,10 @@ __all__ = ["Journal", "open_journal"]
 
 
 def open_journal(state: str | os.PathLike[str], *, timeout: float = 30.0) -> Journal:
-    """Open the state of pollers that run elsewhere, to read what they have found.
+    """Open the state of pollers that run elsewhere, to read what they have found. ::
+
+        with open_journal("/var/lib/poller/state.db") as journal:
+            event = journal.take(event_id, run_id, handler="load")
 
     :param state: as a poller's ``state``.
     :param timeout: how long to wait for another process's lock, in seconds.

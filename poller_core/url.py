@@ -56,7 +56,11 @@ class Url:
     :raises InvalidUrl: if it is empty, not a text or path, or malformed.
 
     For a file, :attr:`path` is the path to open, and ``open(url)`` works, as
-    for every ``os.PathLike``. Compares equal to its own text.
+    for every ``os.PathLike``. Compares equal to its own text. ::
+
+        url = Url("/data/inbox/50% off.csv")
+        assert url == "file:///data/inbox/50%25%20off.csv"
+        assert url.path == "/data/inbox/50% off.csv"
     """
 
     __slots__ = (

@@ -43,10 +43,10 @@ def poller_asset(
 ) -> Asset:
     """An asset with its watcher, for ``schedule=[…]``. ::
 
-        inbox = poller_asset("inbox", "/data/inbox")
+        letters = poller_asset("letters", "/data/letters")
 
-        with DAG("load", schedule=[inbox]):
-            files = PollerBatchOperator(task_id="files", asset=inbox)
+        with DAG("load_letters", schedule=[letters]):
+            files = PollerBatchOperator(task_id="files", asset=letters)
 
     :param name: the asset's name.
     :param url: what to watch: a URL or a path, without user and password. Not templated: an asset is the same

@@ -23,9 +23,9 @@ class PollerHook(BaseHook):
     """Pollers for tasks of one's own, and claims for who has to mend something. ::
 
         hook = PollerHook("my_store")
-        with hook.get_poller("swift:///?inbox", consumer="mine") as poller:
+        with hook.get_poller("swift://?inbox", consumer="mine") as poller:
             for event in poller.claim("run-7"):
-                ...
+                print(event.event, event.name)
 
     :param poller_conn_id: a connection of the type ``poller``; None: only files, with the state that
         Airflow's configuration names.

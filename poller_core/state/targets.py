@@ -38,7 +38,7 @@ class Target:
     identity: str | None  #: what :meth:`~poller_core.listing.Source.begin` said at the last commit
     resume_key: bytes | None  #: where a first look that was interrupted goes on
     complete: bool  #: whether the first look was finished
-    looked_at: float | None  #: end of the last look, seconds since 1970-01-01 UTC
+    looked_at: float | None  #: when the last look that went through began, seconds since 1970-01-01 UTC
     look_seconds: float | None  #: how long it took
     health: str  #: JSON: gaps and errors of the last look
 
