@@ -41,12 +41,23 @@ from ..errors import (
 )
 from .show import Output, printable
 
-__all__ = ["EXIT_CODES", "Common", "Reading", "Watched", "app", "command", "main", "notice", "one_message"]
+__all__ = [
+    "EXIT_CODES",
+    "Common",
+    "Reading",
+    "Watched",
+    "app",
+    "command",
+    "complain",
+    "main",
+    "notice",
+    "one_message",
+]
 
-EXIT_CODES = """Exit codes: 0 all went well; 1 a problem was found (check, doctor), or something failed; \
-2 wrong usage or bad input; 3 the target can't be looked at; 4 the state can't be used, or no longer has \
-what was asked for; 5 some events became dead letters; 130 interrupted by Ctrl-C (143 by SIGTERM, 129 by \
-SIGHUP); 141 whoever read the output went away."""
+EXIT_CODES = """Exit codes: 0 all went well; 1 a problem was found (check, doctor, status --check), or \
+something failed; 2 wrong usage or bad input; 3 the target can't be looked at; 4 the state can't be used, or \
+no longer has what was asked for; 5 some events became dead letters; 130 interrupted by Ctrl-C (143 by \
+SIGTERM, 129 by SIGHUP); 141 whoever read the output went away."""
 
 _CODES: tuple[tuple[tuple[type[PollerError], ...], int], ...] = (
     (
@@ -324,6 +335,11 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
     except OSError:
         pass  # nobody is there to be told
+
+
+def complain(text: str) -> None:
+    """Tell people of something that is wrong."""
+    _say(f"poller: {text}")
 
 
 def notice(common: Common, text: str) -> None:

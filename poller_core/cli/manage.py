@@ -23,7 +23,8 @@ from ..state.checks import check_store
 from ..state.repair import repair_state
 from ..status import Status
 from ..stored import status_of
-from .app import Common, command, notice
+from .alarm import Alarm
+from .app import Common, command, complain, notice
 from .show import Output, moment, stamp
 from .targets import Which, choose, listed, open_state, options_of
 
@@ -48,44 +49,52 @@ AnyHandler = Annotated[
 
 
 @command("status")
-def status(common: Common, which: Which, url: Where = None) -> int:
+def status(common: Common, which: Which, alarm: Alarm, url: Where = None) -> int:
     """Show what is watched and how it is: last look, entries, errors, what consumers have not read.
 
     \b
       poller status
       poller status /data/inbox --json
+      poller status --check --max-age 600 --max-lag 1000     (ends with 1 if something is wrong)
     """
     output = common.output()
     with open_state(common) as store:
         found = [status_of(store, target.id) for target in listed(store, url, which)]
         place = store.url
+    problems = alarm.problems(found)
     if output.json:
         output.document({"state": place, "targets": [one.to_dict() for one in found]})
-        return 0
-    if url is None and not which.target and len(found) != 1:
+    else:
+        _print_statuses(output, place, found, one=url is not None or bool(which.target))
+    for text in problems:
+        complain(text)
+    return 1 if problems else 0
+
+
+def _print_statuses(output: Output, place: str, found: list[Status], *, one: bool) -> None:
+    if not one and len(found) != 1:
         output.line(f"State {place}: {len(found) or 'no'} targets")
         if not found:
-            return 0
+            return
         output.table(
             ("TARGET", "URL", "LAST LOOK", "ENTRIES", "EVENTS", "MOST BEHIND", "TROUBLE"),
             [
                 (
-                    one.target[:8],
-                    _place(one),
-                    moment(one.last_look),
-                    one.entries,
-                    one.last_seq,
-                    max((consumer.lag for consumer in one.consumers), default=0),
-                    one.error or (f"{one.gaps} gaps" if one.gaps else ""),
+                    status.target[:8],
+                    _place(status),
+                    moment(status.last_look),
+                    status.entries,
+                    status.last_seq,
+                    max((consumer.lag for consumer in status.consumers), default=0),
+                    status.error or (f"{status.gaps} gaps" if status.gaps else ""),
                 )
-                for one in found
+                for status in found
             ],
             right=(3, 4, 5),
         )
-        return 0
-    for one in found:
-        _print_status(output, place, one)
-    return 0
+        return
+    for status in found:
+        _print_status(output, place, status)
 
 
 def _place(one: Status) -> str:

@@ -237,6 +237,7 @@ def test_postgresql_works_the_same(state_url: str, inbox: Path, tmp_path: Path) 
         "dead",
         "check",
         "repair",
+        "copy",
         "forget",
         "doctor",
     ],
