@@ -48,6 +48,8 @@ _WAIT_WITHIN = 0.05
 _TRIES = 20
 #: How many gaps are told one by one.
 _GAPS_TOLD = 100
+#: How many of them the log is told at a time.
+_GAPS_LOGGED = 5
 #: How often it is written down that a watched target was looked at in which nothing happens, seconds.
 _NOTE_IDLE_EVERY = 10.0
 
@@ -99,6 +101,7 @@ class Engine:
         self._todo: list[Span] = []
         self._closed: set[bytes] = set()
         self._gaps: list[Gap] = []
+        self._gaps_said: frozenset[str] = frozenset()  # the reasons that the log was told
         self._next_full = self._schedule_full()
         self._noted = ("", float("-inf"))  # the health last written, and when
         self._pruned = clock.monotonic()
@@ -243,6 +246,7 @@ class Engine:
         self._gaps = [
             gap for gap in self._gaps if not any(gap.span.within(span) for span in spans)
         ] + look.gaps
+        self._tell_gaps(target.url)
         if self.watch is not None:
             self.watch.looked(spans)
         self._closed.clear()
@@ -313,6 +317,22 @@ class Engine:
             end = span.stop
 
     # -- health --------------------------------------------------------------
+
+    def _tell_gaps(self, url: str) -> None:
+        """Tell the log what can't be listed, once for each reason, and when there is none any more."""
+        reasons = frozenset(gap.reason for gap in self._gaps)
+        said, self._gaps_said = self._gaps_said, reasons
+        new = sorted(reasons - said)
+        if said and not reasons:
+            log.warning("%s: all of it can be listed again", url)
+        elif new:
+            more = f"; and {len(new) - _GAPS_LOGGED} more" if len(new) > _GAPS_LOGGED else ""
+            log.warning(
+                "%s: %d part(s) can't be listed; what is in them is not reported, nor taken for deleted: %s",
+                url,
+                len(self._gaps),
+                "; ".join(new[:_GAPS_LOGGED]) + more,
+            )
 
     def _note(self, looked_at: float | None, took: float) -> None:
         """Write down how the look went; only now and then if nothing but the time changed."""

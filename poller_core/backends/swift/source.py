@@ -153,8 +153,7 @@ class SwiftSource(Source):
             except TargetError as error:
                 if not seen:
                     raise
-                log.warning("%s: the rest of the listing is missing: %s", self._shown, error)
-                yield Gap(Span(floor, span.stop), str(error))
+                yield Gap(Span(floor, span.stop), f"the rest of the listing is missing: {error}")
                 return
             seen = True
             if not page.last:
