@@ -11,9 +11,9 @@ A page is read from top to bottom. What counts are its fences, and the paragraph
   that is meant).
 * A fence ``text`` is **what is printed**, on standard output and standard error, by the commands since the
   last fence ``sh`` or ``text`` before it, or by what they have left running. It is waited for, and all of it
-  has to be there: ``…`` stands for anything within a line, and, alone on a line, for any lines. Output that
-  no fence shows is not looked at. Nor is what the shell itself says of jobs (``[1] 4711``, ``Killed``):
-  shells differ there.
+  has to be there: ``…`` stands for anything within a line, and, alone on a line, for any lines. Two spaces or
+  more, as between columns, stand for as many as there are. Output that no fence shows is not looked at. Nor
+  is what the shell itself says of jobs (``[1] 4711``, ``Killed``): shells differ there.
 * Other fences are an error, so nothing is left out unseen, unless the caller names their language as
   ``others``: they are run elsewhere (``python``: by ``tests/test_docs.py``), or can't be (``toctree``).
 
@@ -293,7 +293,9 @@ def pattern(text: str) -> str:
         if line.strip() == "…":
             lines.append(r"(?:[^\n]*\n)*?")
         else:
-            lines.append(r"[^\n]*?".join(map(re.escape, line.rstrip().split("…"))) + r"\n")
+            parts = map(re.escape, line.rstrip().split("…"))
+            # Columns are as wide as what is in them.
+            lines.append(re.sub(r"(?:\\ ){2,}", r" {2,}", r"[^\n]*?".join(parts)) + r"\n")
     return "".join(lines)
 
 
