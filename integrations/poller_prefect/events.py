@@ -87,17 +87,17 @@ def host_event(
         "suffix": posixpath.splitext(name)[1],
     }
     resource = {name: value for name, value in resource.items() if value}
-    known = plain(event)
+    told = payload(event, target)
     for fact in ("path", "container"):
-        if known.get(fact):
-            resource[fact] = known[fact]
+        if told[fact]:
+            resource[fact] = told[fact]
     return {
         "id": str(host_id(event)),
         "event": EVENTS[event.event],
         "occurred": min(now, max(occurred, now - _OLDEST)).isoformat(),
         "resource": resource,
         "related": [related_as("target", label("poller.target." + target)), *related],
-        "payload": payload(event, target),
+        "payload": told,
     }
 
 

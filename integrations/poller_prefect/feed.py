@@ -45,6 +45,8 @@ __all__ = ["Feed"]
 
 #: How many events one request carries.
 _POST = 200
+#: How many are looked for at a time. Each time costs the server as much as storing several.
+_COUNTED = 500
 #: How many may be on their way: to be stored, and to start runs (an SQLite server takes long for each).
 _STORED_WINDOW = 2000
 _TRIGGERED_WINDOW = 200
@@ -54,6 +56,8 @@ _SILENCE = 30.0
 _KNOWN_FOR = 10.0
 #: A look that is not older tells nothing new, seconds.
 _SURE = 0.3
+#: Seconds between two looks at what has arrived: as long as it should take, but in these bounds.
+_SHORTEST, _LONGEST = 0.1, 1.0
 #: How far apart the clocks of server and poller may be.
 _CLOCKS = timedelta(minutes=10)
 
@@ -66,6 +70,30 @@ class _Flying:
     raw: dict[str, Any]
     waits_for: set[str]  #: automations that have not said that they ran; empty: only to be stored
     executed: set[str] = field(default_factory=set)
+
+
+class _Pace:
+    """When it is worth looking again: when the next ones should be there, by how fast they came so far."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._seen = 0
+        self.confirmed = 0  #: how many events are confirmed, since there was nothing on its way
+        self.pause = _SHORTEST
+
+    def look(self, arrived: int, missing: int) -> None:
+        """Note what was seen.
+
+        :param arrived: how many have arrived besides those that are confirmed.
+        :param missing: how many more have to, for something to be confirmed.
+        """
+        seen = self.confirmed + arrived
+        if seen == self._seen:  # the server waits for something, or is away
+            self.pause = min(_LONGEST, 1.5 * self.pause)
+        else:
+            self._seen = seen
+            rate = seen / max(0.001, time.monotonic() - self._began)
+            self.pause = min(_LONGEST, max(_SHORTEST, missing / rate))
 
 
 class Feed:
@@ -91,6 +119,7 @@ class Feed:
         self._heard = time.monotonic()
         self._outages = 0
         self._triggers = True  # until it is known that nothing is triggered
+        self._pace = _Pace()
         self.failed: dict[str, str] = {}  #: why the automations of an event failed, by our event's id
 
     @property
@@ -103,6 +132,11 @@ class Feed:
         """How many may be."""
         return _TRIGGERED_WINDOW if self._triggers else _STORED_WINDOW
 
+    @property
+    def pause(self) -> float:
+        """Seconds after which it is worth asking again."""
+        return self._pace.pause
+
     def raw(self, event: Event, *related: dict[str, str]) -> dict[str, Any]:
         """An event as Prefect takes it."""
         return host_event(event, self._target, (*self._related, *related))
@@ -110,10 +144,12 @@ class Feed:
     async def launch(self, events: Iterable[Event]) -> None:
         """Send events."""
         new = []
+        automations = await self._awaiting()
         for event in events:
             raw = self.raw(event)
-            new.append(_Flying(event, raw, awaited(await self._awaiting(), raw)))
+            new.append(_Flying(event, raw, awaited(automations, raw)))
         if not self._flying:
+            self._pace = _Pace()
             self._heard, self._outages = time.monotonic(), self._server.outages
         self._flying.update((one.raw["id"], one) for one in new)
         self._triggers = any(one.waits_for for one in new)
@@ -128,6 +164,7 @@ class Feed:
             found = await self._send_again()
         if found:
             self._heard = time.monotonic()
+            self._pace.confirmed += len(found)
         confirmed = [self._flying.pop(key).event for key in found]
         for event in confirmed:
             self.failed.pop(event.id, None)
@@ -179,11 +216,17 @@ class Feed:
         """Those that only have to be stored, and are: piece by piece, as they were sent."""
         ids = [key for key, one in self._flying.items() if not one.waits_for]
         found: list[str] = []
-        for start in range(0, len(ids), _POST):
-            part = ids[start : start + _POST]
-            if await self._server.count(part, self._since(part)) < len(part):
+        if not ids:
+            return found
+        for start in range(0, len(ids), _COUNTED):
+            part = ids[start : start + _COUNTED]
+            count = await self._server.count(part, self._since(part))
+            if count < len(part):
+                self._pace.look(len(found) + count, len(part) - count)
                 break
             found += part
+        else:
+            self._pace.look(len(found), 1)
         return await self._untriggered(found)
 
     async def _untriggered(self, found: list[str]) -> list[str]:
@@ -227,4 +270,5 @@ class Feed:
                     self.failed[one.event.id] = f"automation {name!r} failed: {reason}"
                 if one.executed >= one.waits_for and key not in confirmed:
                     confirmed.append(key)
+        self._pace.look(len(confirmed), 1)
         return confirmed

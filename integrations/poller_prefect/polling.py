@@ -25,7 +25,6 @@ __all__ = ["NotDelivered", "Poll", "Way"]
 _MOST_FAILED = 1000
 #: Events that are done with, but for others that are not: written down at the latest when there are so many.
 _FINISHED = 500
-_SHORTEST, _LONGEST = 0.1, 1.0
 
 
 class NotDelivered(PollerError):
@@ -44,6 +43,10 @@ class Way(Protocol):
     @property
     def window(self) -> int:
         """How many may be."""
+
+    @property
+    def pause(self) -> float:
+        """Seconds after which it is worth asking what has arrived."""
 
     async def launch(self, events: list[Event]) -> None:
         """Send them off."""
@@ -70,6 +73,7 @@ class Poll:
         self._patience = patience
         self._batch: Batch | None = None
         self._known: set[str] = set()  # launched, and not acknowledged
+        self._all_read = False  # whether the journal had no more when it was last read
         self._finished: list[Event] = []  # arrived, and not acknowledged
 
     # -- once ------------------------------------------------------------------
@@ -86,19 +90,18 @@ class Poll:
         except TargetError as error:
             trouble = error
             new = await self._pull(math.inf)
-        moved, pause = time.monotonic(), _SHORTEST
+        moved = time.monotonic()
         while True:
             if new:
                 await self._way.launch(new)
             arrived = await self._settle()
             if new or arrived:
-                moved, pause = time.monotonic(), _SHORTEST
+                moved = time.monotonic()
             elif not self._way.in_flight or time.monotonic() - moved > self._patience:
                 break
-            else:
-                await asyncio.sleep(pause)
-                pause = min(1.5 * pause, _LONGEST)
-            new = await self._pull(math.inf)
+            new = [] if self._all_read and self._way.in_flight else await self._pull(math.inf)
+            if not new and self._way.in_flight:
+                await asyncio.sleep(self._way.pause)
         await self._write_down()
         if trouble is not None:
             raise trouble
@@ -139,33 +142,30 @@ class Poll:
                 news.set()
 
         listener = asyncio.create_task(listen())
-        pause = _SHORTEST
+        told = True
         try:
             while True:
                 news.clear()
-                new = await self._pull(math.inf)
+                nothing = self._all_read and self._way.in_flight and not told
+                new = [] if nothing else await self._pull(math.inf)
                 if new:
                     await self._way.launch(new)
-                arrived = await self._settle()
+                await self._settle()
                 tick()
                 if new:
-                    pause = _SHORTEST
                     continue
                 if failure:
                     raise failure[0]
-                if arrived:
-                    pause = _SHORTEST
-                waits = pause if self._way.in_flight else interval
-                pause = min(1.5 * pause, _LONGEST)
-                if not await _within(news, waits) and not self._way.in_flight:
-                    await self._retry()
+                told = await _within(news, self._way.pause if self._way.in_flight else interval)
+                if not told and not self._way.in_flight:
+                    self._retry()
         finally:
             listener.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await listener
             await asyncio.shield(self._write_down())
 
-    async def _retry(self) -> None:
+    def _retry(self) -> None:
         """Let what failed be tried again."""
         if self._way.failed:
             self._known -= set(self._way.failed)
@@ -176,12 +176,14 @@ class Poll:
     async def _pull(self, max_age: float) -> list[Event]:
         """The next events that are not on their way yet, as far as there is room."""
         room = self._way.window - self._way.in_flight
-        if room <= 0 or len(self._way.failed) >= _MOST_FAILED:
+        # The journal gives what is on its way once more each time, so not before half of it has arrived.
+        if room < self._way.window / 2 or len(self._way.failed) >= _MOST_FAILED:
             return []
         limit = len(self._known) + room
         self._batch = await asyncio.to_thread(self._poller.next_batch, limit, max_age=max_age)
         new = [event for event in self._batch if event.id not in self._known]
         self._known.update(event.id for event in new)
+        self._all_read = len(new) < room
         return new
 
     async def _settle(self) -> list[Event]:

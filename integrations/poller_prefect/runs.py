@@ -79,6 +79,7 @@ class Runs:
 
     in_flight = 0  #: none: launching waits for the answers
     window = _WINDOW
+    pause = 0.0
 
     async def launch(self, events: Iterable[Event]) -> None:
         """Make the runs of these events, one after the other.
