@@ -54,9 +54,12 @@ def run(page: Path, code: list[tuple[int, str]]) -> dict[str, object]:
     return names
 
 
+#: Pages that need a Swift or a PostgreSQL: see tests/swift/test_swift_docs.py and tests/test_howtos.py.
+SERVICES = ("swift.md", "swift-application-credentials.md", "postgresql.md")
+
+
 def with_python() -> list[Path]:
-    # The page on Swift needs one: see tests/swift/test_swift_docs.py.
-    return [page for page in PAGES if examples(page) and page.name != "swift.md"]
+    return [page for page in PAGES if examples(page) and page.name not in SERVICES]
 
 
 def test_there_are_examples():
