@@ -19,6 +19,7 @@ OTHERS = ("python", "console")
 PAGES: dict[str, dict[str, Any]] = {
     "several-teams": {},
     "from-cron": {},
+    "slow-files": {},
 }
 
 
