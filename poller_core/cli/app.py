@@ -179,13 +179,25 @@ class Watched:
     metadata: Annotated[
         bool, typer.Option("--metadata", help="Report a change of mode, owner or links as modified.")
     ] = False
+    fingerprint: Annotated[
+        str | None,
+        typer.Option(
+            "--fingerprint",
+            metavar="PARTS",
+            show_default=False,
+            help="What a change is told by, where a file system makes up inodes anew: some of "
+            "size,mtime,ctime,inode; all by default.",
+        ),
+    ] = None
 
     def options(self) -> dict[str, Any]:
         """As a poller takes them."""
         # Where it is not said, it is as usual: containers have no subdirectories, and are listed whole.
-        recurse = {"recurse": True} if self.recurse else {}
+        given: dict[str, Any] = {"recurse": True} if self.recurse else {}
+        if self.fingerprint is not None:
+            given["fingerprint"] = self.fingerprint.replace(",", " ").split()
         return {
-            **recurse,
+            **given,
             "exclude": self.exclude or (),
             "default_exclude": not self.no_default_exclude,
             "settle": self.settle,

@@ -68,6 +68,24 @@ def test_filters_and_kinds_choose_what_a_consumer_gets(cli: Cli, inbox: Path) ->
     assert [one["event"] for one in cli.lines("poll", inbox, *reading)] == ["deleted"]
 
 
+def test_a_fingerprint_without_what_a_file_system_makes_up(cli: Cli, inbox: Path) -> None:
+    cli("poll", inbox)
+    cli("poll", inbox, "--fingerprint", "size,mtime")
+    (inbox / "a").write_text("1")
+    assert cli("poll", inbox, "--fingerprint", "mtime size").stdout == f"created  {inbox}/a\n"
+    cli("poll", inbox)
+    # Another inode and ctime, the same size and date.
+    (inbox / "b").write_text("1")
+    os.utime(inbox / "b", ns=(1, (inbox / "a").stat().st_mtime_ns))
+    (inbox / "b").rename(inbox / "a")
+    assert cli("poll", inbox, "--fingerprint", "size,mtime").stdout == ""
+    assert cli("poll", inbox).stdout == f"modified {inbox}/a\n"
+    (status,) = cli.json("status", inbox, "--fingerprint", "size,mtime")["targets"]
+    assert status["options"] == {"fingerprint": ["size", "mtime"]}
+    assert "expected some of" in cli("poll", inbox, "--fingerprint", "colour", code=2).stderr
+    assert "expected some of" in cli("poll", inbox, "--fingerprint", "", code=2).stderr
+
+
 def test_status_tells_of_targets_and_consumers(cli: Cli, inbox: Path) -> None:
     cli("poll", inbox, "-r")
     (inbox / "a").write_text("1")
