@@ -30,8 +30,6 @@ html_theme = "furo"
 html_title = f"poller-core {release}"
 html_copy_source = False
 myst_heading_anchors = 3
-# "--exec" is an option, and no dash.
-smartquotes = False
 autodoc_member_order = "bysource"
 autodoc_default_options = {
     "members": True,
@@ -52,6 +50,10 @@ def command_line() -> str:
     text = re.sub(
         r"^\x08\n((?: .*\n)+)", lambda found: f"```sh\n{dedent(found[1])}```\n", text, flags=re.MULTILINE
     )
+    # Options in sentences; there they would be taken for dashes.
+    parts = re.split(r"(```.*?```|`[^`\n]*`)", text, flags=re.DOTALL)
+    parts[::2] = [re.sub(r"(?<!\w)--?[a-z][\w-]*", r"`\g<0>`", part) for part in parts[::2]]
+    text = "".join(parts)
     # In its list of the commands their descriptions end in the middle.
     for name, one in getattr(command, "commands", {}).items():
         first = " ".join((one.help or "").split("\n\n")[0].split())

@@ -34,7 +34,10 @@ class _Undone(Exception):
 def check_state(state: str | os.PathLike[str]) -> str:
     """Open a state as a poller would; what there is to say of it.
 
+    One that is not there is fine, if it can be made; it is not made.
+
     :param state: as for ``make_poller``.
+    :returns: a line for people.
     :raises InvalidOption: if that is no state.
     :raises StateError: if it can't be used.
     """
@@ -97,8 +100,11 @@ def check_credentials(
 ) -> str:
     """Authenticate as a :class:`poller_core.SwiftPoller` would; whom that makes one.
 
-    :param credentials, cloud, region, interface, cacert, insecure, timeout, retries: as for
-        :class:`poller_core.SwiftPoller`; ``auth_url`` has to be among the credentials.
+    The parameters are those of :class:`poller_core.SwiftPoller`. Somebody waits for this, so ``timeout`` is
+    5 s to connect and 20 s for which an answer may stand still by default, and nothing is repeated.
+
+    :param credentials: ``auth_url`` has to be among them.
+    :returns: a line for people: the account, where it is, and by which credentials.
     :raises InvalidOption: if they don't fit together, or say too little.
     :raises TargetError: if they are not accepted, or nobody answers.
     """

@@ -140,8 +140,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Event:
-        """The inverse of :meth:`to_dict`; fields that it doesn't know are passed over.
+        """The inverse of :meth:`to_dict`.
 
+        :param raw: what it gave; ``subject`` and ``event`` have to be there, other fields may, and those that
+            no event has are passed over.
         :raises InvalidOption: if a field is missing or has the wrong type.
         """
         try:
@@ -169,6 +171,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     def from_json(cls, text: str | bytes) -> Event:
         """The inverse of :meth:`to_json`.
 
+        :param text: what it gave.
         :raises InvalidOption: if it is no JSON, or no event.
         """
         try:

@@ -95,6 +95,7 @@ class Journal:
     def event(self, event_id: str) -> Event:
         """The event of that id, whichever target and consumer it is of. Changes nothing.
 
+        :param event_id: :attr:`Event.id <poller_core.Event.id>`.
         :raises UnknownEvent: if no journal of the state has it; the text says, as far as it
             can be told, whether it was pruned or no target has made it.
         """
@@ -106,6 +107,7 @@ class Journal:
         Events may be taken in any order, those too that were found before the handler
         was first used, and whatever readers have acknowledged.
 
+        :param event_id: :attr:`Event.id <poller_core.Event.id>`.
         :param token: what names the run, such as its id: 1 to 250 printable characters.
         :param handler: what the run is one of, such as a deployment. Each handler's runs get every event
             for themselves. A consumer of the same name is something else.
@@ -196,6 +198,7 @@ class Journal:
         of it tells after ``remind`` at the latest. A handler's can be taken by whoever asks next.
         What a token has of several targets is given back one target after the other.
 
+        :param token: whose events, as it was given to :meth:`claim` or :meth:`take`.
         :param target: only of this one, as for :meth:`claim`.
         :param consumer: whose events they are: give this one or the next.
         :param handler: for which they were taken.

@@ -172,7 +172,11 @@ class Source(ABC):
 
     @abstractmethod
     def scan(self, span: Span) -> Iterator[Chunk | Gap]:
-        """List what is there now in the span, in key order."""
+        """List what is there now in the span, in key order.
+
+        :param span: nothing outside of it may be given.
+        :returns: chunks, and gaps where something could not be read; see :func:`chunks_of`.
+        """
 
     @abstractmethod
     def absent(self, keys: list[bytes]) -> set[bytes]:
@@ -180,6 +184,8 @@ class Source(ABC):
 
         A key whose absence can't be proven (no permission, no answer) or that
         is there after all is not in the result.
+
+        :param keys: those that are known and were not listed, in order.
         """
 
     def outdated(self, changed: list[tuple[bytes, Row, Row]]) -> set[bytes]:
@@ -206,15 +212,26 @@ class Source(ABC):
 
     @abstractmethod
     def differs(self, old: Row, new: Row) -> Change:
-        """Say what the difference between two unequal rows of one key means."""
+        """Say what the difference between two unequal rows of one key means.
+
+        :param old: the row that is known.
+        :param new: the one that was listed.
+        :returns: ``Change.content`` for what is told as ``modified``.
+        """
 
     @abstractmethod
     def facts(self, row: Row) -> Facts:
-        """Read from a fingerprint what events carry."""
+        """Read from a fingerprint what events carry.
+
+        :param row: as :meth:`scan` gave it; of a deleted subject the last one that is known.
+        """
 
     @abstractmethod
     def subject(self, key: bytes) -> Url:
-        """The URL of a key, without credentials."""
+        """The URL of a key, without credentials.
+
+        :param key: any that :meth:`scan` gave, also one that is gone since.
+        """
 
     def changed_ns(self, row: Row) -> int | None:
         """When the store says it last touched the entry (ctime, ns since 1970), if it can."""

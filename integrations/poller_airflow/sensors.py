@@ -62,13 +62,14 @@ class PollerSensor(RendersNoSecret, BaseSensorOperator):
     :param deferrable: wait in the triggerer, which notices files at once and holds no worker slot; the
         default is Airflow's ``[operators] default_deferrable``.
     :param state: where the state is; the default is the connection's, then ``[poller] state`` (templated).
-    :param recurse, events, include, exclude, default_exclude, settle, follow_symlinks, directories, metadata,
-        fingerprint, existing, start, full_every, cloud, region, interface, cacert, insecure: see
-        ``poller_core.make_poller``.
-        By default a new consumer is given what comes from now on; ``existing="report"`` gives it what is
-        there already, too. ``url``, ``include`` and ``exclude`` are templated.
     :param options: more options, for a poller that somebody else has registered; plain JSON.
     :raises InvalidUrl, InvalidOption: if there is a secret in an argument; give ``conn_id``.
+
+    Besides it takes options of ``poller_core.make_poller``: ``recurse``, ``events``, ``include`` and
+    ``exclude`` (both templated), ``default_exclude``, ``settle``, ``follow_symlinks``, ``directories``,
+    ``metadata``, ``fingerprint``, ``existing``, ``start``, ``full_every``, ``cloud``, ``region``,
+    ``interface``, ``cacert``, ``insecure``. By default a new consumer is given what comes from now on;
+    ``existing="report"`` gives it what is there already, too.
 
     Of the sensor's usual parameters, ``poke_interval`` says how often a target is looked at that can't be
     watched; a look that another process had within that time counts.

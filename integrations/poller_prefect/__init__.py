@@ -4,7 +4,9 @@
 
     from poller_prefect import poll_flow
 
-    poll_flow.serve("inbox", interval=30, parameters={"url": "/data/inbox", "run": "load/load"})
+    if __name__ == "__main__":
+        inbox = {"url": "/data/inbox", "run": "load/load"}  # a deployment of yours
+        poll_flow.serve("inbox", interval=30, parameters=inbox)
 
 or emits events, on which deployments run that have a trigger from :func:`on_created`. A run
 takes its event by :func:`take_event`, or a batch of many by :func:`take_batch`.

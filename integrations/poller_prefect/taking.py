@@ -144,7 +144,8 @@ def take_batch(
     :param limit: how many events at most; the default is that of the poll, or 1000.
     :param url: what is watched; or the target's digest.
     :param consumer: the name under which is remembered what was taken.
-    :param events, include: which of the events, as the poll has it.
+    :param events: which of the events, as the poll has it.
+    :param include: patterns, as the poll has them.
     :param state: where the state is, as of ``poll_flow``.
     :returns: events, in order; none if an earlier run has taken all that there was.
     :raises InvalidOption: outside of a flow run, or if it is not known which target and consumer.
