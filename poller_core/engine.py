@@ -104,7 +104,7 @@ class Engine:
         self._gaps_said: frozenset[str] = frozenset()  # the reasons that the log was told
         self._next_full = self._schedule_full()
         self._noted = ("", float("-inf"))  # the health last written, and when
-        self._pruned = clock.monotonic()
+        self._pruned = float("-inf")  # when the journal was, monotonic
         self._listed = 0
         self._progress: Progress | None = None
         self._woken = threading.Event()

@@ -444,6 +444,19 @@ def test_status(make, inbox):
     assert plain["consumers"][1]["lag"] == 2
 
 
+def test_those_that_look_once_and_end_prune_too(inbox, state_url):
+    """As from a crontab: no process is ever there for long."""
+    clock, seen = Steps(), []
+    for name in ("a", "b", "c", "d"):
+        with FilePoller(inbox, state=state_url, clock=clock, retention=DAY) as poller:
+            drop(inbox, name)
+            seen += names(poller.get_new_events())
+            oldest = poller.status().oldest_seq
+        clock.ahead += 2 * DAY
+    assert seen == ["a", "b", "c", "d"]
+    assert oldest == 4
+
+
 def test_too_old_a_consumer_is_told(make, inbox):
     clock = Steps()
     keep = {"clock": clock, "retention": DAY, "retention_unread": 10 * DAY}

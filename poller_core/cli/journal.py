@@ -26,6 +26,7 @@ from .targets import Which, choose, event_of, open_state, options_of
 _BATCH = 1000
 #: How often the state is asked by --follow, in seconds.
 _PAUSE = 0.5
+_FOR_EVER = 1000 * 366 * 86400.0
 
 
 @command("events")
@@ -151,7 +152,10 @@ def _look_and_rewind(common: Common, target: Target, consumer: str, to: str) -> 
     url = Url(target.url)
     make = FilePoller if url.scheme == "file" else make_poller
     with one_message(), progress(not common.quiet, f"looking at {target.url}") as tell:
-        poller = make(url, state=common.place(), consumer=consumer, progress=tell, **options_of(target))
+        kept = {"retention": _FOR_EVER, "retention_unread": _FOR_EVER}  # whose it is knows how long it keeps
+        poller = make(
+            url, state=common.place(), consumer=consumer, progress=tell, **kept, **options_of(target)
+        )
         with poller:
             assert isinstance(poller, ListingPoller)
             poller.rewind(to)
