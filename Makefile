@@ -35,7 +35,7 @@ WITHOUT := poller_core tests benchmarks demo --exclude '(airflow|prefect|both)'
 
 .PHONY: help venv demo lint format lock build clean docs pictures bench bench-airflow bench-prefect
 .PHONY: test test-long test-core test-airflow test-airflow-oldest test-prefect test-prefect-oldest
-.PHONY: test-both test-fast
+.PHONY: test-both test-fast test-packages
 .NOTPARALLEL:
 
 help: ## This list
@@ -107,6 +107,12 @@ test-both: ## Airflow and Prefect in one environment
 	@.ci/venv swift
 	@$(call run_tests,pytest: both adapters in one environment,$(BOTH),tests/both)
 
+test-packages: ## The wheel as a user installs it, with the newest of all: each Python that is here, each extra
+	@.ci/venv dev
+	@.ci/venv tools
+	@.ci/venv swift
+	@$(BIN)/python -m tests.packages.matrix $(ARGS)
+
 test-fast: ## Only the engine's tests that take less than ten seconds each
 	@.ci/venv dev
 	@.ci/venv swift
@@ -172,7 +178,7 @@ pictures: ## The pictures of docs/pictures, from the sources beside them (with g
 		printf '<!-- made by "make pictures" from %s, sha256 %s -->\n%s\n' "$${source##*/}" \
 			"$$(sha256sum <"$$source" | cut -d' ' -f1)" "$$drawn" >"$${source%.dot}.svg"; done
 
-build: ## The source distribution and the wheel, in dist/
+build: ## The source distribution and the wheel, in dist/ (tested by "make test-packages")
 	@.ci/venv tools
 	@$(UV) build --build-constraints requirements/run.txt --require-hashes --clear
 

@@ -82,7 +82,9 @@ class Clean:
         """Run pip."""
         return self.run("python", "-m", "pip", "--disable-pip-version-check", *args).stdout
 
-    def probe(self, name: str, *args: object, status: int | None = 0, **environ: str) -> list[Any]:
+    def probe(
+        self, name: str, *args: object, status: int | None = 0, environ: Mapping[str, str] = {}
+    ) -> list[Any]:
         """Run one of the functions of ``probe.py`` there; what it printed, as JSON lines."""
         # Isolated, so that nothing beside the script can be imported.
         done = self.run("python", "-I", PROBE, name, *args, status=status, environ=environ)
@@ -90,15 +92,15 @@ class Clean:
 
 
 def tell_and_tell_again(
-    env: Clean, target: str, state: str, land: Callable[[str, bytes], Any], **environ: str
+    env: Clean, target: str, state: str, land: Callable[[str, bytes], Any], environ: Mapping[str, str] = {}
 ) -> None:
     """What was there is not told; what lands then is told again to who was killed, and to no other."""
     land("there.csv", b"before")
-    assert env.probe("look", target, state, **environ) == []
+    assert env.probe("look", target, state, environ=environ) == []
     land("new.csv", b"a,b\n1,2\n")
-    killed = env.probe("look", target, state, "killed", status=-signal.SIGKILL, **environ)
+    killed = env.probe("look", target, state, "killed", status=-signal.SIGKILL, environ=environ)
     assert [(event["event"], event["key"], event["content"]) for event in killed] == [
         ("created", "new.csv", "a,b\n1,2\n")
     ]
-    assert env.probe("look", target, state, **environ) == killed
-    assert env.probe("look", target, state, **environ) == []
+    assert env.probe("look", target, state, environ=environ) == killed
+    assert env.probe("look", target, state, environ=environ) == []
