@@ -354,6 +354,22 @@ def answer(cursor: Any) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
+# -- promises ------------------------------------------------------------------------------
+
+
+def test_what_shows_a_promise_is_there() -> None:
+    text = section(
+        (ROOT / "docs" / "promises.md").read_text(), "Killed at each step: what the next start believes"
+    )
+    there = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    shown = [row[3] for row in rows(text)]
+    assert len(shown) > 30
+    for cell in shown:
+        files = re.findall(r"`(test_\w+\.py)`", cell)
+        assert files, cell
+        assert set(files) <= there
+
+
 # -- what is public ------------------------------------------------------------------------
 
 
