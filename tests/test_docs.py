@@ -54,8 +54,9 @@ def run(page: Path, code: list[tuple[int, str]]) -> dict[str, object]:
     return names
 
 
-#: Pages that need a Swift or a PostgreSQL: see tests/swift/test_swift_docs.py and tests/test_howtos.py.
-SERVICES = ("swift.md", "swift-application-credentials.md", "postgresql.md")
+#: Pages that need a Swift or a PostgreSQL, or whose Python their commands run: see
+#: tests/swift/test_swift_docs.py, tests/test_howtos.py and tests/cli/test_cli_docs.py.
+SERVICES = ("swift.md", "swift-application-credentials.md", "postgresql.md", "command-line.md")
 
 
 def with_python() -> list[Path]:
