@@ -13,6 +13,14 @@ gives what was created, modified or deleted since it was last asked. With
 
 from __future__ import annotations
 
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 - a checkout can be run by any Python, and pip isn't asked then
+    raise ImportError(
+        "poller-core needs Python 3.11 or newer; this is Python %d.%d, %s"  # noqa: UP031
+        % (*sys.version_info[:2], sys.executable)
+    )
+
 from .access import check_credentials, check_state
 from .delivery import AsyncBatch, Batch, Claim, Waiting
 from .errors import (

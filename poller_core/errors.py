@@ -63,7 +63,15 @@ class PollerRefused(PollerError):
     """A poller class says that it can't serve this URL here; another one may.
 
     :func:`poller_core.make_poller` logs it and tries the next registered class.
+
+    :param message: the text.
+    :param mendable: whether somebody who hears of it can and should do something about it: it is logged as a
+        warning then, though another class may serve.
     """
+
+    def __init__(self, message: str = "", mendable: bool = False) -> None:
+        super().__init__(message)
+        self.mendable = mendable
 
 
 class NoPoller(PollerError):

@@ -15,6 +15,7 @@ with its directory, it is only never reported.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import pathspec
@@ -56,6 +57,12 @@ LEFTOVERS: tuple[str, ...] = (
 )
 
 
+#: What is most likely meant for several patterns: ``*.csv,*.txt``, and braces, which ``.gitignore`` has not.
+_SEVERAL = re.compile(r"\*\.\w+(?:[,;|\s]+\*\.\w+)+[,;|\s]*")
+_SEPARATORS = re.compile(r"[,;|\s]+")
+_BRACES = re.compile(r"\.\{\w+(?:,\s*\w+)+\}$")
+
+
 class Patterns:
     """A list of patterns in the manner of ``.gitignore``.
 
@@ -73,6 +80,13 @@ class Patterns:
             if not line.isascii() and any("\ud800" <= char <= "\udfff" for char in line):
                 # It is kept in the state, as part of what the target is, and that takes text.
                 raise InvalidOption(f"{option}={line!r}: is not UTF-8; write '?' for each byte that is not")
+            if _SEVERAL.fullmatch(line) or _BRACES.search(line):
+                parts = [part for part in _SEPARATORS.split(line) if part] if _SEVERAL.fullmatch(line) else []
+                several = ", ".join(map(repr, parts)) or "'*.csv', '*.txt'"
+                raise InvalidOption(
+                    f"{option}={line!r} is one pattern, and matches nothing that you mean; expected a list, "
+                    f"{option}=[{several}]; on the command line --{option} may be repeated"
+                )
         self.patterns = tuple(lines)
         try:
             self._spec = pathspec.GitIgnoreSpec.from_lines(lines)

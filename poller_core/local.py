@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .backends.file import FileSource
@@ -23,10 +23,11 @@ from .backends.filesystem import FileSystem
 from .backends.inotify import InotifyWatch
 from .backends.mounts import delivers_inotify, mount_of
 from .backends.openfiles import OpenFiles, open_writers
-from .errors import InvalidUrl, PollerRefused
+from .errors import InvalidOption, InvalidUrl, PollerRefused
 from .filters import Exclude
 from .listed import ListingPoller
 from .listing import Hints, Row, Source, Span, Watch, key_span
+from .options import Options
 from .poller import register_poller
 from .state import Store
 from .state.leases import SUFFIX
@@ -72,6 +73,20 @@ class FilePoller(ListingPoller):
             )
         super().__init__(location, recurse, **options)
 
+    @classmethod
+    def parse_options(cls, url: Url, given: Mapping[str, Any]) -> Options:
+        options = super().parse_options(url, given)
+        target = options.target
+        for name, patterns in (("include", options.include), ("exclude", target.exclude)):
+            for pattern in patterns:
+                _must_be_below(url, name, pattern)
+        if options.include and not target.recurse and all(map(_is_deep, options.include)):
+            raise InvalidOption(
+                f"include={list(options.include)!r}: names only what is in subdirectories, and these are not "
+                f"looked at without recurse=True (--recurse)"
+            )
+        return options
+
     def make_source(self, exclude: Exclude) -> FileSource:
         """The directory or file."""
         target = self.options.target
@@ -116,6 +131,23 @@ class INotifyPoller(FilePoller):
         _must_deliver(self.url)
         target = self.options.target
         return _FileWatch(source, target.recurse, target.follow_symlinks, self._enter, self.clock.monotonic)
+
+
+def _must_be_below(url: Url, option: str, pattern: str) -> None:
+    path = url.path.rstrip("/") + "/"
+    bare = pattern.removeprefix("!")
+    if len(path) > 1 and bare.startswith(path):
+        rest = bare[len(path) :] or "*"
+        raise InvalidOption(
+            f"{option}={pattern!r}: a pattern is compared with names below {url.path}, without that path; "
+            f"expected {option}=[{rest!r}]"
+        )
+
+
+def _is_deep(pattern: str) -> bool:
+    """Whether nothing directly below the target can match."""
+    bare = pattern.removeprefix("!").strip("/")
+    return "/" in bare and not bare.startswith("**/") and not bare.endswith("/**")
 
 
 def _must_deliver(url: Url) -> None:

@@ -25,7 +25,21 @@ from .events import EVENT_NAMES
 from .filters import Patterns
 from .url import Url
 
-__all__ = ["FINGERPRINT", "Options", "TargetOptions", "seconds"]
+__all__ = ["FINGERPRINT", "Options", "TargetOptions", "seconds", "unknown_option"]
+
+#: What is no option of a poller, and what to do instead.
+_INSTEAD = {
+    "interval": "that is an argument of batches() and wakeups(), and of 'poller watch'",
+    "limit": "that is an argument of next_batch(), batches() and claim()",
+    "max_age": "that is an argument of next_batch(), get_new_events() and claim()",
+    "batch_for": "that is an argument of claim() and wakeups()",
+    "timeout": "that is an option of containers, and an argument of wait()",
+    **dict.fromkeys(("pattern", "patterns", "glob", "filter", "suffix"), "did you mean 'include'?"),
+    **dict.fromkeys(("ignore", "ignore_patterns", "skip"), "did you mean 'exclude'?"),
+    **dict.fromkeys(("hidden", "ignore_hidden"), "did you mean 'default_exclude'?"),
+    "name": "did you mean 'consumer'?",
+    "on": "did you mean 'events'?",
+}
 
 #: What a file's fingerprint is made of, unless told otherwise.
 FINGERPRINT = ("size", "mtime", "ctime", "inode")
@@ -38,6 +52,18 @@ def seconds(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise InvalidOption(f"{name}={value!r}: expected a number of seconds, 0 or more, or a timedelta")
     return float(value)
+
+
+def unknown_option(name: str, known: Iterable[str]) -> InvalidOption:
+    """The error for an option that there is not.
+
+    :param known: the names of those that there are.
+    """
+    names = list(known)
+    near = difflib.get_close_matches(name, names, 1)
+    hint = f"did you mean {near[0]!r}?" if near else _INSTEAD.get(name, "")
+    hint += " " if hint.endswith("?") else "; " if hint else ""
+    return InvalidOption(f"unknown option {name!r}; {hint}options are: {', '.join(names)}")
 
 
 def _texts(name: str, value: object, example: str = "*.csv") -> tuple[str, ...]:
@@ -125,6 +151,8 @@ class Options:
     ) -> Options:
         """Check the options given to a poller.
 
+        :param recurse: the option of that name.
+        :param given: the others, by name; those left out have their default.
         :param more: names that the poller takes besides, for the error.
         :raises InvalidOption: for an unknown name or a value that can't be.
         """
@@ -132,10 +160,7 @@ class Options:
         known = [f.name for f in fields(cls) if f.name != "target"] + [f.name for f in fields(TargetOptions)]
         for name in raw:
             if name not in known:
-                names = sorted([*known, *more])
-                near = difflib.get_close_matches(name, names, 1)
-                hint = f"did you mean {near[0]!r}? " if near else ""
-                raise InvalidOption(f"unknown option {name!r}; {hint}options are: {', '.join(names)}")
+                raise unknown_option(name, sorted([*known, *more]))
         target = TargetOptions(
             recurse=_flag("recurse", raw["recurse"]),
             exclude=_texts("exclude", _or(raw.get("exclude"), ())),

@@ -11,6 +11,7 @@ theirs to say.
 
 from __future__ import annotations
 
+import difflib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from .errors import NoPoller, PollerError, PollerRefused, UnknownScheme
 from .url import Url
 
-__all__ = ["Poller", "make_poller", "register_poller", "registered"]
+__all__ = ["Poller", "make_poller", "register_poller", "registered", "unknown_scheme"]
 
 log = logging.getLogger("poller_core")
 
@@ -68,6 +69,16 @@ class Poller(ABC):
 
 P = TypeVar("P", bound=Callable[..., Any])
 _registry: dict[str, list[Callable[..., Any]]] = {}
+_MOUNTED = "mount it, and give the path of the directory;"
+_KEYSTONE = (
+    "of a container of Swift, Keystone's address is given: swifts://keystone.example.org:5000/v3?container "
+    "(swift:// if that is plain http);"
+)
+#: What may be done instead, by scheme.
+_INSTEAD = {
+    **dict.fromkeys(("nfs", "smb", "cifs", "sftp", "ssh"), _MOUNTED),
+    **dict.fromkeys(("http", "https"), _KEYSTONE),
+}
 
 
 def register_poller(*schemes: str) -> Callable[[P], P]:
@@ -80,6 +91,10 @@ def register_poller(*schemes: str) -> Callable[[P], P]:
         @register_poller("table")
         class TablePoller(Poller):
             def get_new_events(self): ...
+
+    :param schemes: what stands before the ``:`` of URLs; one or several, in whatever case.
+    :returns: a decorator, which gives back what it is given.
+    :raises TypeError: if no scheme is named.
     """
     for scheme in schemes or (None,):
         if not isinstance(scheme, str) or not scheme:
@@ -102,6 +117,16 @@ def registered() -> dict[str, tuple[Callable[..., Any], ...]]:
     return {scheme: tuple(classes) for scheme, classes in sorted(_registry.items())}
 
 
+def unknown_scheme(scheme: str) -> UnknownScheme:
+    """The error for a URL that no poller is registered for."""
+    near = difflib.get_close_matches(scheme, _registry, 1)
+    hint = _INSTEAD.get(scheme) or (f"did you mean {near[0]!r}?" if near else "")
+    return UnknownScheme(
+        f"there is no poller for {scheme!r} URLs; {hint + ' ' if hint else ''}there are pollers for: "
+        f"{', '.join(sorted(_registry))}. Others are added with @register_poller({scheme!r})"
+    )
+
+
 def make_poller(url: str | bytes | PathLike[Any] | Url, **extra: Any) -> Any:
     """Make the poller that is registered for a URL.
 
@@ -115,11 +140,7 @@ def make_poller(url: str | bytes | PathLike[Any] | Url, **extra: Any) -> Any:
     url = Url(url)
     classes = _registry.get(url.scheme, [])
     if not classes:
-        raise UnknownScheme(
-            f"there is no poller for {url.scheme!r} URLs; there are pollers for: "
-            f"{', '.join(sorted(_registry))}. "
-            f"Others are added with @register_poller({url.scheme!r})"
-        )
+        raise unknown_scheme(url.scheme)
     reasons: list[str] = []
     cause: Exception | None = None
     for poller in classes:
@@ -129,11 +150,11 @@ def make_poller(url: str | bytes | PathLike[Any] | Url, **extra: Any) -> Any:
         except PollerError as error:
             if not isinstance(error, PollerRefused):
                 raise
-            reason, cause = str(error), error
+            reason, cause, level = str(error), error, logging.WARNING if error.mendable else logging.INFO
         except Exception as error:  # noqa: BLE001 - whatever ails one class, the next may serve
-            reason, cause = f"{type(error).__name__}: {error}", error
+            reason, cause, level = f"{type(error).__name__}: {error}", error, logging.INFO
         if url.password:
             reason, cause = reason.replace(url.password, "***"), None
         reasons.append(f"{name}: {reason}")
-        log.info("%s can't be used for %s: %s", name, url.without_credentials(), reason)
+        log.log(level, "%s can't be used for %s: %s", name, url.without_credentials(), reason)
     raise NoPoller(f"no poller can serve {url.without_credentials()}:\n  " + "\n  ".join(reasons)) from cause

@@ -110,6 +110,7 @@ class Url:
     def from_path(cls, path: str | bytes) -> Url:
         """The URL of a path on this machine, taken as it is; relative ones start from the current directory.
 
+        :param path: text, or bytes where the name is not UTF-8.
         :raises InvalidUrl: if the path is empty, holds a NUL character or can't be encoded, or if it is
             relative and there is no current directory any more.
         """
@@ -185,6 +186,11 @@ class Url:
     @classmethod
     def _other(cls, scheme: str, text: str) -> Url:
         example = f"'{scheme}://host/path'"
+        if len(scheme) == 1 and text[2:3] in ("/", "\\") and text[2:4] != "//":
+            raise InvalidUrl(
+                f"{text!r} is a path of Windows; expected one of this machine, such as '/data/inbox'. In WSL "
+                f"drive {scheme.upper()}: is /mnt/{scheme}; a share is watched where it is mounted"
+            )
         if not text[len(scheme) + 1 :].startswith("//"):
             raise InvalidUrl(
                 f"{redact(text)!r} is read as a URL of scheme {scheme!r}, which then needs '//', "

@@ -358,7 +358,7 @@ def test_unknown_option(monkeypatch: pytest.MonkeyPatch) -> None:
     known = ", ".join(OPTIONS)
     for url in ("/data", "data:x", "swift://host?box", "SWIFTS://host?box", "counter://host"):
         assert refused(url, None, {"recurze": 1}) == (
-            f"InvalidOption: unknown option 'recurze'; options are: {known}"
+            f"InvalidOption: unknown option 'recurze'; did you mean 'recurse'? options are: {known}"
         )
     # Not known yet, what it will be.
     for later in ("{{ url }}", object(), Path("/data")):

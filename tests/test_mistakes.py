@@ -8,13 +8,27 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from poller_core import FilePoller
+from poller_core import (
+    FilePoller,
+    InvalidOption,
+    InvalidUrl,
+    StateUnreadable,
+    TargetNotFound,
+    UnknownEvent,
+    UnknownScheme,
+    make_poller,
+)
 from tests.faultfs import FaultFileSystem
 from tests.races.tools import put
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_a_directory_that_can_not_be_read_is_told_once_and_when_it_can(
@@ -31,10 +45,235 @@ def test_a_directory_that_can_not_be_read_is_told_once_and_when_it_can(
             poller.get_new_events()
         (told,) = caplog.messages
         assert told == (
-            f"file://{inbox}: 1 part(s) can't be listed; what is in them is not reported, nor taken for deleted: "
-            f"Permission denied: {inbox}/closed/"
+            f"file://{inbox}: 1 part(s) can't be listed; what is in them is not reported, nor taken for "
+            f"deleted: Permission denied: {inbox}/closed/"
         )
         assert caplog.records[0].levelno == logging.WARNING
         fs.rules.remove(rule)
         assert [event.key for event in poller.get_new_events()] == [b"closed/new", b"closed/old"]
         assert caplog.messages[1:] == [f"file://{inbox}: all of it can be listed again"]
+
+
+# -- paths and URLs ------------------------------------------------------------
+
+#: What is given, with the name of a directory that there is; and what is said of it.
+PATHS = [
+    ("{box}/inbax", "did you mean {box}/inbox?"),
+    ("{box}/inbox ", "there is {box}/inbox, without blanks around it"),
+    ("{box}/ inbox", "there is {box}/inbox, without blanks around it"),
+    ("{box}/inbox\n", "there is {box}/inbox, without blanks around it"),
+    ("{box}/'inbox'", "there is {box}/inbox, without quotation marks around it"),
+    (
+        "~/no-such-inbox",
+        "'~' is for the shell to fill in: write the directory out, or use os.path.expanduser()",
+    ),
+    ("file://{box}/~/inbox", "'~' is for the shell to fill in"),
+    ("$HOME/inbox", "a variable is for the shell to fill in: write its value, or use os.path.expandvars()"),
+    ("${DATA}/inbox", "a variable is for the shell to fill in"),
+    ("{box}/inbox/*.csv", "a pattern is no part of the path: watch {box}/inbox with include=['*.csv']"),
+    ("{box}/inbox/**/*.csv", "watch {box}/inbox with include=['*.csv'], recurse=True"),
+    ("\\\\server\\share", "directories are separated by '/' here; a share is watched where it is mounted"),
+    ("{box}/quite-other", "expected an existing directory, such as /data/inbox, or a file"),
+]
+
+
+@pytest.mark.parametrize(("given", "says"), PATHS, ids=[repr(given) for given, _ in PATHS])
+@pytest.mark.parametrize("make", [FilePoller, make_poller], ids=["scan", "make_poller"])
+def test_a_path_that_is_not_there(make, tmp_path, inbox, monkeypatch, given, says):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TargetNotFound) as caught:
+        make(given.replace("{box}", str(tmp_path)))
+    assert "is not there" in str(caught.value)
+    assert says.replace("{box}", str(tmp_path)) in str(caught.value)
+
+
+def test_a_directory_that_is_gone_is_no_mistake(inbox):
+    """It was there: what lies beside it is not what was meant."""
+    put(inbox / "box" / "file")
+    with FilePoller(inbox / "box") as poller:
+        (inbox / "box").rename(inbox / "bok")
+        with pytest.raises(TargetNotFound) as caught:
+            poller.get_new_events()
+    assert "did you mean" not in str(caught.value)
+
+
+def test_what_is_meant_is_not_looked_for_among_very_many(inbox):
+    for number in range(3000):
+        (inbox / f"{number:05}").touch()
+    with pytest.raises(TargetNotFound, match="is not there"):
+        FilePoller(inbox / "one")
+
+
+@pytest.mark.parametrize("path", ["C:\\data\\inbox", "c:/data/inbox"])
+def test_a_path_of_windows(path):
+    with pytest.raises(
+        InvalidUrl, match="is a path of Windows; expected one of this machine, such as '/data/inbox'"
+    ):
+        make_poller(path)
+    with pytest.raises(InvalidOption, match="is a path of Windows; expected a path, sqlite:////"):
+        make_poller("/", state=path)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("swif://keystone.example.org/v3?inbox", "did you mean 'swift'? "),
+        ("fiel:///data/inbox", "did you mean 'file'? "),
+        ("sftp://host/inbox", "mount it, and give the path of the directory; "),
+        ("https://keystone.example.org:5000/v3", "swifts://keystone.example.org:5000/v3?container"),
+        ("s3://bucket/inbox", "for 's3' URLs; there are pollers for: file, swift,"),
+    ],
+)
+def test_a_scheme_that_there_is_not(url, says):
+    with pytest.raises(UnknownScheme) as caught:
+        make_poller(url)
+    assert says in str(caught.value)
+    assert "Others are added with @register_poller(" in str(caught.value)
+
+
+# -- options -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"recurese": True}, "unknown option 'recurese'; did you mean 'recurse'? options are: consumer,"),
+        (
+            {"interval": 5},
+            "that is an argument of batches() and wakeups(), and of 'poller watch'; options are",
+        ),
+        ({"limit": 5}, "that is an argument of next_batch(), batches() and claim(); options are"),
+        ({"patterns": ["*.csv"]}, "did you mean 'include'? options are"),
+        ({"ignore": ["*.csv"]}, "did you mean 'exclude'? options are"),
+        ({"include": "*.csv,*.txt"}, "expected a list, include=['*.csv', '*.txt']"),
+        ({"include": ["*.csv *.txt"]}, "expected a list, include=['*.csv', '*.txt']"),
+        ({"exclude": ["*.{bak,old}"]}, "expected a list, exclude=['*.csv', '*.txt']"),
+        ({"include": ["{inbox}/*.csv"]}, "without that path; expected include=['*.csv']"),
+        ({"exclude": ["{inbox}/old/"]}, "without that path; expected exclude=['old/']"),
+        ({"include": ["sub/*.csv"]}, "not looked at without recurse=True (--recurse)"),
+    ],
+)
+def test_an_option_that_can_not_be_meant(inbox, options, says):
+    given = {
+        name: [one.replace("{inbox}", str(inbox)) for one in value] if isinstance(value, list) else value
+        for name, value in options.items()
+    }
+    with pytest.raises(InvalidOption) as caught:
+        make_poller(inbox, **given)
+    assert says in str(caught.value)
+    assert next(iter(options)) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"include": ["a,b.csv"]}, "a,b.csv"),
+        ({"include": ["a *.csv"]}, "a b.csv"),
+        ({"include": ["*, final.csv"]}, "report, final.csv"),
+        ({"include": ["**/*.csv"]}, "b.csv"),
+        ({"include": ["/*.csv"]}, "b.csv"),
+        ({"include": ["sub/*.csv", "*.txt"]}, "b.txt"),
+        ({"include": ["sub/*.csv"], "recurse": True}, "sub/b.csv"),
+        ({"include": ["*.csv"]}, "b.csv"),
+        ({"include": "*.csv", "events": "created"}, "b.csv"),
+    ],
+)
+def test_an_option_that_is_meant(inbox, options, key):
+    (inbox / "sub").mkdir()
+    with FilePoller(inbox, **options) as poller:
+        put(inbox / key)
+        put(inbox / "other.pdf")
+        assert [(event.key, event.event) for event in poller.get_new_events()] == [(key.encode(), "created")]
+
+
+# -- the state ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "state", ["~/state.db", "sqlite:///~/state.db", "~somebody/state.db", "$HOME/state.db", "${HOME}/x.db"]
+)
+def test_a_state_that_a_shell_would_have_to_find(inbox, tmp_path, monkeypatch, state):
+    """Else it would be made, below a directory that is called so, wherever the program happens to be."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidOption, match="are for the shell to fill in; write the directory out"):
+        make_poller(inbox, state=state)
+    assert [path.name for path in tmp_path.iterdir()] == ["inbox"]
+    make_poller(inbox, state="./~/state.db").close()
+    assert (tmp_path / "~" / "state.db").exists()
+
+
+def test_a_state_that_is_a_directory(inbox, tmp_path):
+    (tmp_path / "states").mkdir()
+    with pytest.raises(StateUnreadable) as caught:
+        make_poller(inbox, state=tmp_path / "states")
+    assert str(caught.value) == (
+        f"the state file {tmp_path}/states is a directory; "
+        f"expected a file, such as {tmp_path}/states/state.db"
+    )
+
+
+def test_a_scheme_in_capitals_is_the_same(inbox, tmp_path):
+    make_poller(inbox, state=f"SQLite:///{tmp_path}/state.db").close()
+    assert (tmp_path / "state.db").exists()
+    with pytest.raises(InvalidOption, match="'file:' is not understood; expected a path, sqlite:////"):
+        make_poller(inbox, state=f"file:{tmp_path}/other.db")
+
+
+# -- limits --------------------------------------------------------------------
+
+
+def test_no_inotify_instance_left_is_a_warning_with_what_to_do(inbox, monkeypatch, caplog):
+    """The limit is the whole user's, so it is made up."""
+
+    def refuse(nonblocking: bool) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("inotify_simple.INotify", refuse)
+    with make_poller(inbox) as poller:
+        assert isinstance(poller, FilePoller)
+        put(inbox / "a")
+        assert [event.key for event in poller.get_new_events()] == [b"a"]
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith(
+        f"INotifyPoller can't be used for file://{inbox}: inotify can't be started (Too many open files): "
+        f"too many are in use, and everything is listed at each look instead; "
+        f"raise fs.inotify.max_user_instances (now "
+    )
+
+
+# -- use -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", [None, 7, b"1-0123456789abcdef"])
+def test_an_event_that_is_no_id(inbox, what):
+    with (
+        FilePoller(inbox) as poller,
+        pytest.raises(UnknownEvent, match="is not an event id; one looks like '12-"),
+    ):
+        poller.take(what, "run-1")
+
+
+def test_a_name_that_is_too_long_is_not_repeated_at_length(inbox):
+    put(inbox / "a")
+    with (
+        FilePoller(inbox, existing="report") as poller,
+        pytest.raises(InvalidOption, match="expected 1 to 250 printable characters") as caught,
+    ):
+        poller.claim("x" * 400)
+    assert len(str(caught.value)) < 250
+
+
+def test_an_old_python_says_so(tmp_path):
+    """Told to be one: none may be installed here."""
+    program = (
+        "import sys; sys.version_info = (3, 10, 2, 'final', 0); sys.executable = '/usr/bin/python3';"
+        "import poller_core"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "ImportError: poller-core needs Python 3.11 or newer; this is Python 3.10, /usr/bin/python3"
+    )

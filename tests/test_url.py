@@ -318,7 +318,7 @@ def test_what_redaction_leaves(text: str, shown: str) -> None:
         ("file:///100%", "write %25"),
         ("file:///%zz", "write %25"),
         ("a:b", "write './' before it"),
-        ("C:\\data", "write './' before it"),
+        ("C:\\data", "is a path of Windows"),
         ("s3:/bucket", "needs '//'"),
         ("x://host:port", "a port from 1 to 65535"),
         ("x://host:", "a port from 1 to 65535"),

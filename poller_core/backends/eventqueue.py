@@ -59,7 +59,7 @@ class EventQueue:
             self.restart()
         except (OSError, AttributeError) as error:  # AttributeError: a C library without inotify
             self._let_go()
-            raise PollerRefused(no_instance(error)) from error
+            raise PollerRefused(no_instance(error), mendable=_too_many(error)) from error
 
     def _make(self) -> None:
         self._pid = os.getpid()
@@ -227,13 +227,18 @@ def no_instance(error: Exception) -> str:
     """Why there is no inotify instance to be had, and what to do about it."""
     text = error.strerror if isinstance(error, OSError) else "this system has no inotify"
     advice = ""
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+    if _too_many(error):
         advice = (
-            f": too many are in use; raise fs.inotify.max_user_instances (now {limit('max_user_instances')}) "
+            f": too many are in use, and everything is listed at each look instead; "
+            f"raise fs.inotify.max_user_instances (now {limit('max_user_instances')}) "
             f"with 'sysctl fs.inotify.max_user_instances=1024', "
             f"or this process's limit of open files ('ulimit -n')"
         )
     return f"inotify can't be started ({text}){advice}"
+
+
+def _too_many(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def no_watch(error: OSError) -> str:

@@ -27,6 +27,7 @@ from ..listing import Change, Chunk, Facts, Gap, Row, Source, Span, key_span
 from ..url import Url
 from .entries import FINGERPRINT, WalkOptions, is_subject, resolve
 from .filesystem import ABSENT, Chain, FileSystem, is_name, shown, target_error
+from .meant import meant
 from .mounts import UNKNOWN, Mount, granularity_ns, is_remote, mount_of, same_mount, size_tells_entries
 from .walk import OnDirectory, walk
 
@@ -260,16 +261,15 @@ class FileSource(Source):
         try:
             mode = self._fs.stat(self.path).st_mode
         except OSError as error:
-            raise (
-                self._missing(self.path) if error.errno in ABSENT else target_error(error, self.path)
-            ) from None
+            missing = error.errno in ABSENT
+            raise self._missing(self.path, new=True) if missing else target_error(error, self.path) from None
         if stat.S_ISDIR(mode):
             return True
         if stat.S_ISREG(mode):
             return False
         raise TargetError(f"{shown(self.path)} is a pipe, socket or device; expected a directory or a file")
 
-    def _missing(self, path: bytes) -> TargetError:
+    def _missing(self, path: bytes, new: bool = False) -> TargetError:
         above = path
         while above != b"/":
             above = os.path.dirname(above)
@@ -283,9 +283,10 @@ class FileSource(Source):
         try:
             self._fs.stat(path)
         except OSError:
+            hint = meant(self._fs, path, above) if new else ""
             return TargetNotFound(
                 f"{shown(path)} is not there (of the directories above it, {shown(above)} is); "
-                f"expected an existing directory, such as /data/inbox, or a file"
+                f"{hint or 'expected an existing directory, such as /data/inbox, or a file'}"
             )
         return TargetNotFound(f"{shown(path)} is not a directory any more, as it was before")
 

@@ -25,9 +25,9 @@ from .. import __version__
 from ..backends.mounts import Mount, delivers_inotify, granularity_ns, is_remote, mount_of
 from ..backends.openfiles import open_writers
 from ..backends.swift.location import SCHEMES
-from ..errors import InvalidOption, PollerError, StateUnreadable
+from ..errors import PollerError, StateUnreadable
 from ..filters import Exclude
-from ..poller import registered
+from ..poller import registered, unknown_scheme
 from ..state import open_store
 from ..state.files import is_there
 from ..state.urls import parse_state_url
@@ -261,9 +261,7 @@ def _target(text: str, watched: Watched) -> Iterator[Finding]:
     url = Url(text)
     about = str(url.without_credentials())
     if url.scheme not in registered():
-        raise InvalidOption(
-            f"there is no poller for {url.scheme!r} URLs; there are pollers for: {', '.join(registered())}"
-        )
+        raise unknown_scheme(url.scheme)
     if url.scheme in SCHEMES:
         from .cloud import examine
 

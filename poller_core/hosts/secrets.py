@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidOption, InvalidUrl
+from ..options import unknown_option
 from ..poller import registered
 from ..state.urls import parse_state_url
 from ..url import Url, redact
@@ -95,7 +96,7 @@ def refuse_secrets(
         if name in _SECRET:
             raise InvalidOption(f"{name}=… holds a secret, and {stored}. {advice.option(name)}")
         if name not in OPTIONS and not _of_others(url):
-            raise InvalidOption(f"unknown option {name!r}; options are: {', '.join(OPTIONS)}")
+            raise unknown_option(name, OPTIONS)
 
 
 def has_password(text: object) -> bool:

@@ -401,7 +401,7 @@ class Consumers(Reading):
         )
 
     def _by_id(self, target_id: int, target: LockedTarget, name: str, id: str) -> Numbered:
-        seq = parse_event_id(id)
+        seq = parse_event_id(id) if isinstance(id, str) else None
         if seq is None:
             raise UnknownEvent(f"{id!r} is not an event id; one looks like '12-0123456789abcdef'")
         row = journal.covering(self._database, target_id, seq)
@@ -424,11 +424,16 @@ class Consumers(Reading):
             self._set_offset(target_id, consumer.name, offset)
 
 
+def _short(name: object) -> str:
+    shown = repr(name)
+    return shown if len(shown) <= 100 else f"{shown[:100]}…"
+
+
 def check_name(what: str, name: object) -> None:
     """Refuse a name that would not survive in every database and on every terminal."""
     if not isinstance(name, str) or not 1 <= len(name) <= _LONGEST_NAME or not name.isprintable():
         raise InvalidOption(
-            f"{what}: {name!r} was given; expected 1 to {_LONGEST_NAME} printable characters, "
+            f"{what}: {_short(name)} was given; expected 1 to {_LONGEST_NAME} printable characters, "
             "such as 'nightly'"
         )
 

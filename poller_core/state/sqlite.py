@@ -149,6 +149,10 @@ class SqliteDatabase(Database):
             ) from None
         except OSError as error:
             raise unreachable(path, error) from error
+        if stat.S_ISDIR(found.st_mode):
+            raise StateUnreadable(
+                f"the state file {path} is a directory; expected a file, such as {path / 'state.db'}"
+            )
         if stat.S_ISREG(found.st_mode) and found.st_size < _SMALLEST:
             # SQLite itself would take it for a new, empty database, and write to it.
             raise StateDamaged(

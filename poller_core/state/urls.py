@@ -11,6 +11,7 @@ when the state is opened.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
@@ -23,6 +24,8 @@ _EXPECTED = (
     "expected a path, sqlite:////absolute/path.db, sqlite:///relative.db, "
     "postgresql+psycopg://user@host/database, or nothing for a state that ends with the process"
 )
+_FOR_A_SHELL = re.compile(r"~[^/]*/|\$\{?\w")
+_OF_WINDOWS = re.compile(r"[A-Za-z]:[\\/]")
 #: libpq options whose values are secret, and are never shown.
 _SECRET = frozenset({"password", "passfile", "sslpassword", "sslkey", "oauth_client_secret"})
 
@@ -51,6 +54,7 @@ def parse_state_url(url: str | os.PathLike[str] | None) -> StateUrl:
         return StateUrl("sqlite://")
     text = os.fsdecode(os.fspath(url))
     scheme, colon, rest = text.partition(":")
+    scheme = scheme.lower()
     if not isinstance(url, str) or not colon or "/" in scheme:
         return _file(text)
     if scheme == "sqlite" and rest.startswith("//"):
@@ -65,7 +69,7 @@ def parse_state_url(url: str | os.PathLike[str] | None) -> StateUrl:
         return _file(rest[3:])
     if scheme in ("postgresql", "postgresql+psycopg") and rest.startswith("//"):
         return _postgresql(text)
-    if rest.startswith("//") or scheme in ("sqlite", "postgresql", "postgresql+psycopg", "postgres"):
+    if rest.startswith("//") or scheme in ("sqlite", "postgresql", "postgresql+psycopg", "postgres", "file"):
         # What follows the scheme may hold a password: only the scheme is shown.
         raise InvalidOption(f"state: a URL that begins with {scheme + ':'!r} is not understood; {_EXPECTED}")
     return _file(text)
@@ -74,6 +78,14 @@ def parse_state_url(url: str | os.PathLike[str] | None) -> StateUrl:
 def _file(name: str) -> StateUrl:
     if not name or "\0" in name:
         raise InvalidOption(f"state: {name!r} is not a file name; {_EXPECTED}")
+    if _FOR_A_SHELL.match(name):
+        # Else a directory of that very name would be made, wherever the program happens to be.
+        raise InvalidOption(
+            f"state: {name!r}: '~' and variables are for the shell to fill in; write the directory out, or "
+            f"use os.path.expanduser() and os.path.expandvars(). If that is the name, write './' before it"
+        )
+    if _OF_WINDOWS.match(name):
+        raise InvalidOption(f"state: {name!r} is a path of Windows; {_EXPECTED}")
     try:
         os.fsencode(name)
     except UnicodeEncodeError:

@@ -56,7 +56,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "option": (
         {"options": {"recurze": True}},
         "InvalidOption",
-        "unknown option 'recurze'; options are: recurse,",
+        "unknown option 'recurze'; did you mean 'recurse'? options are: recurse,",
     ),
     "event": ({"events": "made"}, "InvalidOption", "expected"),
     "deployment": (

@@ -208,7 +208,7 @@ def _from_cloud(access: Access, net: Network) -> _Opened:
     except ImportError:
         raise PollerRefused(
             f"the cloud {access.cloud!r} stands in clouds.yaml, which openstacksdk reads: "
-            f"pip install 'poller-core[clouds]'"
+            f"pip install 'poller-core[swift,clouds]'"
         ) from None
     try:
         with warnings.catch_warnings():
