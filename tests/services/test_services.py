@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -152,3 +153,47 @@ os.kill(os.getpid(), signal.SIGKILL)
     pids = [int(pid) for pid in done.stdout.split()]
     assert len(pids) == 2
     assert _gone(pids, patience=10)
+
+
+_BY_HAND = {
+    "postgres": ("poller watch --help >&2 && echo $POLLER_STATE", "postgresql+psycopg://", "PGHOST"),
+    "swift_aio": ("swift post inbox >&2 && swift list", "inbox\n", "AIO_RUN"),
+}
+
+
+@pytest.mark.parametrize("name", _BY_HAND)
+def test_by_hand(name: str) -> None:
+    command, printed, place = _BY_HAND[name]
+    # Keystone takes seconds to start, and there are three starts; it is in most tests of containers.
+    more = ["--no-keystone"] if name == "swift_aio" else []
+    start = [sys.executable, "-m", f"tests.services.{name}", *more]
+    for script, status in [(command, 0), ("exit 3", 3)]:
+        done = subprocess.run([*start, "--", "sh", "-c", script], capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stderr
+        assert done.stdout.startswith(printed) if status == 0 else done.stdout == ""
+
+    # In the background of a script SIGINT is ignored, which is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(start, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        exported = {}
+        for line in process.stdout:
+            if line.startswith("# ready"):
+                break
+            variable, _, value = line.removeprefix("export ").strip().partition("=")
+            exported[variable] = value.strip("'")
+        folder = Path(exported[place])
+        assert folder.exists()
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does at Ctrl-C
+        assert process.wait(60) == 0
+    assert not folder.exists()
+    end = time.monotonic() + 30
+    while any(str(folder) in " ".join(_arguments(one)) for one in psutil.process_iter()):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def _arguments(process: psutil.Process) -> list[str]:
+    with contextlib.suppress(psutil.Error):
+        return list(process.cmdline())
+    return []
