@@ -30,7 +30,7 @@ BOTH := $(VENV)-both/bin
 UV := $(VENV)-tools/bin/uv
 # What imports a scheduler, and so is checked where both are. The rest is checked where none is installed.
 NEEDS_HOSTS := integrations dags_examples tests/airflow tests/prefect tests/both tests/services \
-	$(wildcard benchmarks/airflow* benchmarks/prefect* demo/airflow.py demo/prefect.py)
+	$(wildcard tests/packages/prefect* benchmarks/airflow* benchmarks/prefect* demo/airflow.py demo/prefect.py)
 WITHOUT := poller_core tests benchmarks demo --exclude '(airflow|prefect|both)'
 
 .PHONY: help venv demo lint format lock build clean docs pictures bench bench-airflow bench-prefect

@@ -47,6 +47,8 @@ EXTRAS = {
     "prefect": ("prefect", "fastapi", "sqlalchemy"),
     "airflow,prefect": ("apache-airflow", "prefect", "fastapi", "sqlalchemy"),
 }
+#: What the guide for Prefect tells to install besides.
+BESIDES = {"airflow,prefect": ["fastapi<0.137", "sqlalchemy<2.1"]}
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -159,6 +161,9 @@ def airflow(env: Clean, services: Services) -> None:
 
 def prefect(env: Clean, services: Services) -> None:
     demo(env, "prefect")
+    script = Path(__file__).with_name("prefect_scheduled.py")
+    place = env.work / "demo-prefect"
+    env.run("python", "-c", f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')", cwd=place)
 
 
 def both(env: Clean, services: Services) -> None:
@@ -217,7 +222,9 @@ def uv() -> str:
     return str(path) if path.exists() else "uv"
 
 
-def tried(python: str, extra: str, wheel: Path, more: list[str], services: Services, keep: bool) -> Row:
+def tried(
+    python: str, extra: str, wheel: Path, more: list[str] | None, services: Services, keep: bool
+) -> Row:
     """Install and try."""
     row = Row(python, extra)
     began = time.monotonic()
@@ -227,7 +234,8 @@ def tried(python: str, extra: str, wheel: Path, more: list[str], services: Servi
         into_it = ("--quiet", "--python", env.bin / "python")
         row.python = env.run("python", "--version").stdout.split()[1]
         what = str(wheel) if extra == "none" else f"{wheel}[{extra}]"
-        env.run(uv(), "pip", "install", *into_it, what, *more)
+        besides = BESIDES.get(extra, []) if more is None else more
+        env.run(uv(), "pip", "install", *into_it, what, *besides)
         env.run(uv(), "pip", "check", *into_it)
         found = json.loads(env.run(uv(), "pip", "list", *into_it, "--format", "json").stdout)
         versions = {one["name"].lower(): one["version"] for one in found}
@@ -262,7 +270,9 @@ def main() -> int:
     parser.add_argument("--python", action="append", help="a version, or a path; all that there are")
     parser.add_argument("--extra", action="append", choices=list(EXTRAS), help="one of them; all")
     parser.add_argument("--wheel", type=Path, help="this one, instead of one that is made now")
-    parser.add_argument("--with", action="append", default=[], dest="more", help="install this besides")
+    parser.add_argument(
+        "--with", nargs="*", dest="more", help="what to install besides, instead of what the guide tells"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the environments")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
