@@ -18,6 +18,9 @@ ARGS ?=
 # Seconds that one test may take before it counts as hung.
 TIMEOUT ?= 300
 
+# What "make test-pythons" tries, by name or path.
+PYTHONS ?= python3.12 python3.13 python3.14
+
 # "make lock" keeps what is pinned unless it has to move; UPGRADE=1 takes the newest of all.
 UPGRADE ?=
 
@@ -35,7 +38,7 @@ WITHOUT := poller_core tests benchmarks demo --exclude '(airflow|prefect|both)'
 
 .PHONY: help venv demo lint format lock build clean docs pictures bench bench-airflow bench-prefect
 .PHONY: test test-long test-core test-airflow test-airflow-oldest test-prefect test-prefect-oldest
-.PHONY: test-both test-fast test-packages
+.PHONY: test-both test-fast test-packages test-pythons
 .NOTPARALLEL:
 
 help: ## This list
@@ -118,6 +121,17 @@ test-fast: ## Only the engine's tests that take less than ten seconds each
 	@.ci/venv swift
 	@$(BIN)/python -m pytest --timeout=$(TIMEOUT) $(HOSTS) -m "not slow" $(ARGS)
 
+# Each has an environment of its own, .venv-3.12 and so on; the Swift that they talk to stays as it is.
+test-pythons: ## The same with other Pythons: those of PYTHONS="python3.12 python3.13 python3.14" that are here
+	@.ci/venv swift
+	@for python in $(PYTHONS); do \
+		version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || \
+			{ echo "==> there is no $$python here"; continue; }; \
+		VENV=$(VENV)-$$version PYTHON=$$python .ci/venv dev; \
+		echo "==> pytest: the engine with $$($(VENV)-$$version/bin/python --version)"; \
+		POLLER_TEST_SWIFT_PYTHON=$(abspath $(VENV)-swift/bin/python) $(VENV)-$$version/bin/python -m pytest \
+			--timeout=$(TIMEOUT) $(HOSTS) -m "not slow" $(ARGS); done
+
 lint: ## Format, lint and types; changes nothing
 	@.ci/venv dev
 	@.ci/venv both
@@ -183,5 +197,5 @@ build: ## The source distribution and the wheel, in dist/ (tested by "make test-
 	@$(UV) build --build-constraints requirements/run.txt --require-hashes --clear
 
 clean: ## Removes what the other targets made
-	rm -rf $(VENV) $(VENV)-{tools,swift,airflow,airflow-oldest,prefect,prefect-oldest,both} build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-3.* $(VENV)-{tools,swift,airflow,airflow-oldest,prefect,prefect-oldest,both} build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
