@@ -13,7 +13,8 @@ from poller_core.cli import app
 from poller_core.options import Options, TargetOptions
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "dags_examples" / "README.md"]
+OTHERS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "dags_examples" / "README.md"]
+PAGES = [*OTHERS, *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
