@@ -32,6 +32,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch,
         {
             "poller_core.listed._BACKLOG": 3,
+            "poller_core.consuming._BACKLOG": 3,
             "poller_core.backends.walk._WINDOW": 3,
             "poller_core.backends.walk._HELD": 4,
             "poller_core.backends.walk._OPEN": 2,
