@@ -54,14 +54,17 @@ def seconds(name: str, value: object) -> float:
     return float(value)
 
 
-def unknown_option(name: str, known: Iterable[str]) -> InvalidOption:
+def unknown_option(
+    name: str, known: Iterable[str], instead: Mapping[str, str] | None = None
+) -> InvalidOption:
     """The error for an option that there is not.
 
     :param known: the names of those that there are.
+    :param instead: what to do instead, by name; it comes before what is said of such names elsewhere.
     """
     names = list(known)
     near = difflib.get_close_matches(name, names, 1)
-    hint = f"did you mean {near[0]!r}?" if near else _INSTEAD.get(name, "")
+    hint = (instead or {}).get(name) or _INSTEAD.get(name) or (f"did you mean {near[0]!r}?" if near else "")
     hint += " " if hint.endswith("?") else "; " if hint else ""
     return InvalidOption(f"unknown option {name!r}; {hint}options are: {', '.join(names)}")
 

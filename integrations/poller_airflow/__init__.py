@@ -48,4 +48,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    try:
+        return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    except ImportError as error:
+        from poller_core.hosts import not_installed
+
+        raise not_installed(error, "airflow", "apache-airflow-core", "3.1") from error

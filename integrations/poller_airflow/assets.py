@@ -16,10 +16,18 @@ from typing import Any
 from airflow.sdk import Asset, AssetWatcher
 
 from poller_core import InvalidOption, Url
-from poller_core.hosts import OURS, plain_options, plain_seconds, refuse_relative
+from poller_core.hosts import (
+    OURS,
+    plain_options,
+    plain_seconds,
+    refuse_own_state,
+    refuse_relative,
+    refuse_unknown,
+)
 from poller_core.listed import options_for
 
 from .secrets import refuse_secrets
+from .settings import STATE
 from .triggers import PollerEventTrigger
 
 __all__ = ["poller_asset", "trigger_of"]
@@ -63,6 +71,7 @@ def poller_asset(
     :param group: the asset's group.
     :param extra: more for the asset's ``extra``, which has URL and consumer.
     :param options: as of :class:`~poller_airflow.PollerSensor`.
+    :raises UnknownScheme: if nobody has a poller for the URL, most likely.
     :raises InvalidUrl, InvalidOption: if there is a secret in an argument, or one is not known or can't be.
     """
     consumer = consumer or name
@@ -80,6 +89,9 @@ def poller_asset(
     refuse_secrets(url, state, trigger.options)
     refuse_relative(url)
     location = Url(url)
+    refuse_unknown(location)
+    if state is not None:
+        refuse_own_state(state, STATE)
     if location.scheme in OURS:
         # A watcher's errors are told in the triggerer's output only; who writes the DAG is to see this one.
         options_for(location, {"consumer": consumer, **trigger.options})

@@ -28,6 +28,11 @@ _ADVICE = hosts.Advice(
         "a connection of the type 'poller', and give its conn_id"
     ),
     option=lambda name: "Put it into a connection of the type 'poller', and give its conn_id",
+    arguments={
+        "interval": "did you mean 'poke_interval'?",
+        "connection": "did you mean 'conn_id'?",
+        "batch": "a run has all that waits, up to 'limit'",
+    },
 )
 
 

@@ -15,10 +15,12 @@ from poller_core.hosts import fitting
 
 from .provider import RETENTION, RETENTION_UNREAD
 
-__all__ = ["Settings", "claim_token", "consumer_of", "handover", "settings"]
+__all__ = ["STATE", "Settings", "claim_token", "consumer_of", "handover", "settings"]
 
 #: The section of Airflow's configuration.
 SECTION = "poller"
+#: What errors call the place of its state.
+STATE = "[poller] state of Airflow's configuration"
 
 
 class Settings(NamedTuple):

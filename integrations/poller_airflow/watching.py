@@ -20,7 +20,7 @@ from poller_core.hosts import FINAL, Log, Progress, open_listing, prepare_state,
 
 from .connections import poller_options
 from .secrets import refuse_secrets
-from .settings import settings
+from .settings import STATE, settings
 
 __all__ = ["Watching", "as_airflow_has_it"]
 
@@ -56,7 +56,7 @@ class Watching:
         access = dict(connection)
         of_connection = access.pop("state", None)
         state = self.state or of_connection or usual.state
-        prepare_state(state, "[poller] state of Airflow's configuration")
+        prepare_state(state, STATE)
         return open_listing(
             target,
             "a run could claim its events",

@@ -17,11 +17,16 @@ Guarantees: see :mod:`poller_prefect.runs`, :mod:`poller_prefect.feed` and
 
 from __future__ import annotations
 
-from .blocks import PollerState, SwiftCredentials
-from .flow import poll_flow
-from .taking import take_batch, take_event
-from .telling import Polled
-from .triggers import PollerEventTrigger, on_created, on_event
+try:
+    from .blocks import PollerState, SwiftCredentials
+    from .flow import poll_flow
+    from .taking import take_batch, take_event
+    from .telling import Polled
+    from .triggers import PollerEventTrigger, on_created, on_event
+except ImportError as _error:
+    from poller_core.hosts import not_installed
+
+    raise not_installed(_error, "prefect", "prefect", "3.6.24") from _error
 
 __all__ = [
     "Polled",

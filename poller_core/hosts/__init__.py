@@ -16,8 +16,9 @@ Not guaranteed: that a host keeps to itself what it is given; hence the refusals
 from __future__ import annotations
 
 from .credentials import CREDENTIALS, SWIFT_OPTIONS
+from .installed import not_installed
 from .opening import open_listing
-from .places import prepare_state, refuse_relative
+from .places import prepare_state, refuse_own_state, refuse_relative, refuse_unknown
 from .runs import FINAL, JOURNAL_ONLY, fitting
 from .secrets import OPTIONS, OURS, Advice, has_password, refuse_secrets, without_password
 from .telling import Log, Progress, report, report_claim
@@ -35,14 +36,17 @@ __all__ = [
     "Progress",
     "fitting",
     "has_password",
+    "not_installed",
     "open_listing",
     "plain",
     "plain_options",
     "plain_seconds",
     "plain_url",
     "prepare_state",
+    "refuse_own_state",
     "refuse_relative",
     "refuse_secrets",
+    "refuse_unknown",
     "report",
     "report_claim",
     "without_password",

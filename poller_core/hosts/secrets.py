@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InvalidOption, InvalidUrl
@@ -69,6 +69,7 @@ class Advice:
     url: Callable[[str], str]  #: about a password in the URL; is given the URL without it
     state: str  #: about a password in ``state=…``
     option: Callable[[str], str]  #: about an option that holds a secret; is given its name
+    arguments: Mapping[str, str] = field(default_factory=dict)  #: what the host calls what has other names
 
 
 def refuse_secrets(
@@ -96,7 +97,7 @@ def refuse_secrets(
         if name in _SECRET:
             raise InvalidOption(f"{name}=… holds a secret, and {stored}. {advice.option(name)}")
         if name not in OPTIONS and not _of_others(url):
-            raise unknown_option(name, OPTIONS)
+            raise unknown_option(name, OPTIONS, advice.arguments)
 
 
 def has_password(text: object) -> bool:

@@ -20,7 +20,16 @@ from poller_airflow.assets import trigger_of
 from poller_airflow.connections import poller_options
 from poller_airflow.watching import Watching
 
-from poller_core import FilePoller, InvalidOption, InvalidUrl, NoPoller, Poller, StateUnreadable, make_poller
+from poller_core import (
+    FilePoller,
+    InvalidOption,
+    InvalidUrl,
+    NoPoller,
+    Poller,
+    PollerError,
+    StateUnreadable,
+    make_poller,
+)
 from poller_core import poller as registry
 from poller_core.backends.filesystem import FileSystem
 from tests.airflow.tools import put
@@ -215,6 +224,27 @@ def test_credentials_are_refused() -> None:
         PollerEventTrigger("/data").serialize()
     with pytest.raises(InvalidOption, match=r"is not watched by a poller"):
         trigger_of("inbox")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"url": "~/inbox"}, "'~' and variables are for a shell to fill in"),
+        ({"url": "/data/*.csv"}, r"expected the directory, '/data', and include=\['\*\.csv'\]"),
+        ({"url": "s3://bucket/inbox"}, "there is no poller for 's3' URLs"),
+        ({"url": "swif://host/v3?box"}, "did you mean 'swift'"),
+        ({"interval": 5}, "did you mean 'poke_interval'"),
+        ({"connection": "store"}, "did you mean 'conn_id'"),
+        ({"settle": "5 seconds"}, "settle='5 seconds': expected a number of seconds"),
+        ({"include": "*.csv,*.txt"}, "expected a list, include="),
+        ({"state": "state.db"}, r"is another file for who is in another directory.*in \[poller\] state of"),
+        ({"state": ":memory:"}, r"ends with the process.*in \[poller\] state of Airflow's configuration"),
+    ],
+)
+def test_mistakes_are_told_where_the_dag_is_read(arguments: dict[str, Any], says: str) -> None:
+    """A watcher's errors are told in the triggerer's output only."""
+    with pytest.raises(PollerError, match=says):
+        poller_asset("inbox", **{"url": "/data", **arguments})
 
 
 def test_state_of_the_task_comes_before_the_connections(box: Path, tmp_path: Path) -> None:
