@@ -10,11 +10,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import inotify, journal, scan, sharing, swift
+from . import beside, inotify, journal, scan, sharing, swift
 from .report import console, note
 from .trees import SHAPES
 
-PARTS = ("scan", "peers", "inotify", "sharing", "journal", "swift")
+PARTS = ("scan", "peers", "beside", "inotify", "sharing", "journal", "swift")
 
 
 def _arguments() -> argparse.Namespace:
@@ -88,6 +88,8 @@ def _run(given: argparse.Namespace, base: Path) -> None:
         scan.run(base, given.size or tuple(SHAPES), given.scale, given.rounds)
     if "peers" in parts:
         scan.peers(base, given.scale)
+    if "beside" in parts:
+        beside.run()
     if "inotify" in parts:
         inotify.run(base, given.scale, given.quick)
     if "sharing" in parts:
