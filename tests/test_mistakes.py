@@ -20,6 +20,7 @@ from poller_core import (
     InvalidOption,
     InvalidUrl,
     StateUnreadable,
+    TargetError,
     TargetNotFound,
     UnknownEvent,
     UnknownScheme,
@@ -240,6 +241,26 @@ def test_no_inotify_instance_left_is_a_warning_with_what_to_do(inbox, monkeypatc
         f"too many are in use, and everything is listed at each look instead; "
         f"raise fs.inotify.max_user_instances (now "
     )
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://alice:wonderland@127.0.0.1:1", "not a url", "gopher://127.0.0.1:1"]
+)
+@pytest.mark.parametrize("scheme", ["swift", "swifts"])
+def test_a_proxy_that_leads_nowhere(monkeypatch, proxy, scheme):
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, proxy)
+    for name in ("NO_PROXY", "no_proxy", "OS_CLOUD"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"USERNAME": "bob", "PASSWORD": "hunter2", "PROJECT_NAME": "demo"}.items():
+        monkeypatch.setenv(f"OS_{name}", value)
+    with pytest.raises(TargetError) as caught:
+        make_poller(f"{scheme}://keystone.example.org:5000/v3?inbox", retries=0)
+    text = str(caught.value)
+    assert text.startswith("Keystone can't be reached: the proxy that HTTP_PROXY or HTTPS_PROXY names can't")
+    assert "if none is needed, unset the variable, or name the host in NO_PROXY" in text
+    assert "wonderland" not in text
+    assert "hunter2" not in text
 
 
 # -- use -----------------------------------------------------------------------

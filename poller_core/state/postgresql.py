@@ -198,8 +198,8 @@ class PostgresDatabase(Database):
         reason = self._without_secrets(error)
         if code in _READ_ONLY:
             return StateReadOnly(
-                f"{name} can't be written to: {reason}. Give the user the right to create and write tables, "
-                "or use the primary server"
+                f"{name} can't be written to: {reason}. Give the user the right to create and write tables "
+                "(GRANT CREATE, USAGE ON SCHEMA public TO …), or use the primary server"
             )
         if code in _DAMAGED:
             return StateDamaged(
@@ -209,7 +209,10 @@ class PostgresDatabase(Database):
         return StateUnreadable(f"{name} can't be used: {reason}")
 
     def _without_secrets(self, error: Exception) -> str:
-        text = " ".join(str(error).split()) or type(error).__name__
+        # What the server says comes with the statement that it is about.
+        said = getattr(getattr(error, "diag", None), "message_primary", None)
+        text = said or str(error)
+        text = " ".join(text.split()).rstrip(".?") or type(error).__name__
         for name, value in self._parameters.items():
             if value and "password" in name:
                 text = text.replace(value, "***")

@@ -170,8 +170,12 @@ def test_rights(store: Store, postgres_url: str, admin: Any) -> None:
 def test_no_right_to_make_tables(postgres_url: str, admin: Any) -> None:
     admin.execute("CREATE ROLE nobody_here LOGIN")
     try:
-        with pytest.raises(StateReadOnly):
+        with pytest.raises(StateReadOnly) as caught:
             open_store(postgres_url.replace("postgres:@", "nobody_here@"))
+        assert str(caught.value).endswith(
+            " can't be written to: permission denied for schema public. Give the user the right to create "
+            "and write tables (GRANT CREATE, USAGE ON SCHEMA public TO …), or use the primary server"
+        )
     finally:
         admin.execute("DROP ROLE nobody_here")
 

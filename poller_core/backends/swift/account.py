@@ -378,14 +378,22 @@ class Account:
         return f"{self._host} can't be reached ({self._way})"
 
 
+_PROXY = (
+    "the proxy that HTTP_PROXY or HTTPS_PROXY names can't be reached, or does not lead there; if none is "
+    "needed, unset the variable, or name the host in NO_PROXY"
+)
 _SIGNS = (
+    # First: what befell the proxy, or the way from there, is told besides.
+    ("ProxyError", _PROXY),
+    ("InvalidProxyURL", _PROXY),
+    ("Proxy URL", _PROXY),
+    ("Failed to parse", _PROXY),  # the address itself has been checked before
     ("Connection refused", "it refuses the connection; is the port right, and the server running?"),
     ("Name or service not known", "there is no host of that name"),
     ("Temporary failure in name resolution", "its name can't be looked up"),
     ("nodename nor servname", "there is no host of that name"),
     ("No route to host", "there is no route to it"),
     ("Network is unreachable", "there is no network to it"),
-    ("ProxyError", "the proxy that HTTP_PROXY or HTTPS_PROXY names does not lead there"),
     ("timed out", "it does not answer in time"),
 )
 
