@@ -35,9 +35,10 @@ HOSTS = ("airflow", "prefect")
 def examples(page: Path, host: str | None = None) -> list[tuple[int, str]]:
     """A page's Python: that for a scheduler, or all that is for none.
 
-    Pages in ``docs/reference`` are generated from what is tested elsewhere.
+    Pages in ``docs/reference`` are generated from what is tested elsewhere; tutorials are done as they
+    stand, see ``tests/test_tutorials.py``.
     """
-    if page.parent.name == "reference":
+    if page.parent.name in ("reference", "tutorials"):
         return []
 
     def whose(code: str) -> str | None:
