@@ -20,9 +20,19 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.flows import Flow
 from prefect.types.entrypoint import EntrypointType
 
-from poller_core.hosts import plain_options, plain_url, refuse_relative
+from poller_core import Url
+from poller_core.hosts import (
+    OPTIONS,
+    OURS,
+    plain_options,
+    plain_url,
+    refuse_own_state,
+    refuse_relative,
+    refuse_unknown,
+)
+from poller_core.listed import options_for
 
-from .settings import refuse
+from .settings import STATE, is_place, refuse
 
 __all__ = ["PollFlow"]
 
@@ -108,12 +118,28 @@ def _deployed(options: dict[str, Any]) -> dict[str, Any]:
         if "url" in parameters:
             refuse_relative(parameters["url"], "workers")
             parameters["url"] = plain_url(parameters["url"])
+            _check_values(parameters)
         options["parameters"] = parameters
     options.setdefault("entrypoint_type", EntrypointType.MODULE_PATH)
     return options
 
 
+def _check_values(parameters: Mapping[str, Any]) -> None:
+    """What a run would only tell when it is due."""
+    location = Url(parameters["url"])
+    refuse_unknown(location)
+    if location.scheme in OURS:
+        options = {name: value for name, value in parameters.items() if name in OPTIONS and value is not None}
+        options_for(location, {**options, **(parameters.get("options") or {})})
+    state = parameters.get("state")
+    if isinstance(state, str) and is_place(state):
+        refuse_own_state(state, STATE)
+
+
 def _check(arguments: Mapping[str, Any]) -> None:
     options = {name: value for name, value in arguments.items() if name not in _OURS}
     options |= arguments.get("options") or {}
+    credentials = arguments.get("credentials")
+    if credentials is not None and not isinstance(credentials, str):
+        options["credentials"] = credentials  # no name of a block: the credentials themselves, most likely
     refuse(plain_url(arguments.get("url", "")), arguments.get("state"), plain_options(options))

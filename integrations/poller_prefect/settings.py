@@ -24,10 +24,12 @@ from poller_core.hosts import Advice, prepare_state, refuse_secrets
 
 from .blocks import RETENTION, RETENTION_UNREAD, PollerState, SwiftCredentials
 
-__all__ = ["ADVICE", "State", "credentials_options", "in_thread", "refuse", "state_of"]
+__all__ = ["ADVICE", "STATE", "State", "credentials_options", "in_thread", "is_place", "refuse", "state_of"]
 
 #: The variable that names the state; the ``poller`` command reads it, too.
 VARIABLE = "POLLER_STATE"
+#: What errors call the places where it can be given once for all.
+STATE = f"{VARIABLE} or a block PollerState"
 #: The block that is used where none is named.
 DEFAULT = "default"
 
@@ -77,7 +79,7 @@ def state_of(given: str | None = None) -> State:
     :raises InvalidOption: if there is no such block, or a password in the URL.
     :raises StateError: if the directory of a file can't be made.
     """
-    if given is not None and _is_place(given):
+    if given is not None and is_place(given):
         refuse("", given)
         return _file(State(given, given))
     if given is not None:
@@ -128,7 +130,8 @@ def in_thread(work: Callable[[], T]) -> T:
     return done[0]
 
 
-def _is_place(text: str) -> bool:
+def is_place(text: str) -> bool:
+    """Whether a state is given as a URL or path; else it is the name of a block."""
     return "://" in text or "/" in text or text.endswith(".db")
 
 
@@ -137,7 +140,7 @@ def _state_of(block: PollerState, name: str) -> State:
 
 
 def _file(state: State) -> State:
-    prepare_state(state.url, f"{VARIABLE} or a block PollerState")
+    prepare_state(state.url, STATE)
     return state
 
 

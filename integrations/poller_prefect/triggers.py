@@ -11,6 +11,7 @@ notices and sends again, and it may run one twice, which
 
 from __future__ import annotations
 
+import difflib
 import glob
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,15 +22,17 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.events.schemas.events import ResourceSpecification
 from pydantic import PrivateAttr
 
-from poller_core import InvalidOption
+from poller_core import InvalidOption, Url
 from poller_core.events import EVENT_NAMES
-from poller_core.hosts import plain_url, refuse_relative
+from poller_core.hosts import plain_url, refuse_relative, refuse_unknown
 
 from .events import EVENTS, PREFIX, target_label
 from .settings import in_thread, refuse
 
 __all__ = ["PollerEventTrigger", "on_created", "on_event"]
 
+#: The labels of an event that a trigger can be narrowed by, besides Prefect's own.
+LABELS = ("key", "suffix", "path", "container", "url", "target")
 #: What a flow's parameters may be given, and the template of each. A bare ``{{ event.id }}`` fails every run.
 TEMPLATES = {
     "url": "{{ event.resource['url'] }}",
@@ -131,7 +134,8 @@ def on_event(
     :param more: as of :class:`prefect.events.DeploymentEventTrigger`: ``description``, ``enabled``,
         ``job_variables``, ``schedule_after``.
     :raises InvalidUrl: if the URL is malformed, or has a password.
-    :raises InvalidOption: for an event or a fact that there is not.
+    :raises UnknownScheme: if nobody has a poller for the URL, most likely.
+    :raises InvalidOption: for an event, a label or a fact that there is not.
     """
     refuse(plain_url(url))
     refuse_relative(url, "server and workers")
@@ -139,6 +143,8 @@ def on_event(
     unknown = [event for event in wanted if event not in EVENTS]
     if unknown or not wanted:
         raise InvalidOption(f"events={events!r}: expected some of {', '.join(EVENT_NAMES)}")
+    _must_match(match or {})
+    refuse_unknown(Url(url))
     labels: dict[str, str | list[str]] = {
         "prefect.resource.id": PREFIX + "*",
         "target": glob.escape(target_label(url)),
@@ -160,6 +166,22 @@ def on_event(
 def on_created(url: Any, **more: Any) -> PollerEventTrigger:
     """A trigger that starts a deployment for each new file or object: :func:`on_event` for ``created``."""
     return on_event(url, events="created", **more)
+
+
+def _must_match(match: Mapping[str, str | list[str]]) -> None:
+    """Refuse labels that no event has: the trigger would never fire, and nobody would be told."""
+    for name, value in match.items():
+        if name not in LABELS and "." not in name:
+            near = difflib.get_close_matches(name, LABELS, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise InvalidOption(
+                f"match: {name!r} is no label of an event; {hint}labels are: {', '.join(LABELS)}"
+            )
+        for one in [value] if isinstance(value, str) else value:
+            if name == "suffix" and one and one[0] not in ".*!":
+                raise InvalidOption(
+                    f"match: suffix {one!r} has no dot, and no event has that; expected {'.' + one!r}"
+                )
 
 
 def _parameters(given: Mapping[str, Any] | Iterable[str] | None) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from poller_prefect import on_created
+from poller_prefect import on_created, poll_flow
 from poller_prefect.parameters import Parameters
 
-from poller_core import InvalidOption
+from poller_core import InvalidOption, PollerError
 
 FACTS = {"path": "/in/a {b}.csv", "size": 7, "etag": None, "payload": {"size": 7, "path": "/in/a {b}.csv"}}
 
@@ -57,3 +57,51 @@ def test_a_trigger_as_text_has_to_know_the_parameters():
     assert (
         "event_id: '{{ event.payload.id }}'" in on_created("/data/inbox", parameters=["event_id"]).as_yaml()
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"url": "data/inbox"}, "is a relative path, and workers may each be in another directory"),
+        ({"url": "~/inbox"}, "'~' and variables are for a shell to fill in"),
+        ({"url": "/data/*.csv"}, "expected the directory, '/data', and include="),
+        ({"url": "s3://bucket/inbox"}, "there is no poller for 's3' URLs"),
+        ({"url": "swif://host/v3?box"}, "did you mean 'swift'"),
+        ({"recurese": True}, "unknown option 'recurese'; did you mean 'recurse'"),
+        ({"settle": "5 seconds"}, "settle='5 seconds': expected a number of seconds"),
+        ({"events": "create"}, "events='create': expected some of created, modified, deleted"),
+        ({"include": ["*.csv,*.txt"]}, "expected a list, include="),
+        ({"state": "state.db"}, "is another file for who is in another directory.*POLLER_STATE or a block"),
+        ({"state": "sqlite:///:memory:"}, "ends with the process"),
+        ({"credentials": {"password": "wonderland-17"}}, "credentials=… holds a secret"),
+    ],
+)
+def test_mistakes_are_told_where_a_poll_is_deployed(given, says):
+    with pytest.raises(PollerError, match=says) as caught:
+        poll_flow.to_deployment("inbox", parameters={"url": "/data", **given})
+    assert "wonderland" not in str(caught.value)
+
+
+@pytest.mark.parametrize("state", ["production", "/data/state.db", "sqlite:////data/state.db", None])
+def test_what_is_no_mistake(state):
+    given = {"url": "/data", "state": state, "recurse": True, "include": ["*.csv"], "settle": 5}
+    poll_flow.to_deployment("inbox", parameters=given)
+
+
+@pytest.mark.parametrize(
+    ("match", "says"),
+    [
+        ({"suffx": ".csv"}, "'suffx' is no label of an event; did you mean 'suffix'"),
+        ({"event": "created"}, "labels are: key, suffix, path, container, url"),
+        ({"suffix": "csv"}, "suffix 'csv' has no dot, and no event has that; expected '.csv'"),
+        ({"suffix": [".csv", "txt"]}, "expected '.txt'"),
+    ],
+)
+def test_a_trigger_that_would_never_fire(match, says):
+    with pytest.raises(InvalidOption, match=says):
+        on_created("/data/inbox", match=match)
+
+
+def test_a_trigger_for_what_nobody_polls():
+    with pytest.raises(PollerError, match="did you mean 'swift'"):
+        on_created("swif://host/v3?box")
