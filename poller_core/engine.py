@@ -238,6 +238,13 @@ class Engine:
                 due = self.settling.begin()
                 look.over([key_span(key) for key in again])
         look.commit(final=True)
+        if not report:
+            log.info(
+                "%s: first look done: what is there counts as known, and is not reported (existing='report' "
+                "would); %d entries",
+                target.url,
+                self._listed,
+            )
         if not report and self.source.slack > 0:
             # A write in the same tick as the last one before the listing leaves no trace in the fingerprint.
             # So that tick must be over before anybody is told that what is there now is known.

@@ -220,6 +220,26 @@ def test_a_scheme_in_capitals_is_the_same(inbox, tmp_path):
         make_poller(inbox, state=f"file:{tmp_path}/other.db")
 
 
+# -- what is there already -------------------------------------------------------
+
+
+def test_what_counts_as_known_is_told(inbox, caplog):
+    for number in range(3):
+        put(inbox / f"{number}")
+    with caplog.at_level(logging.INFO), FilePoller(inbox) as poller:
+        assert poller.get_new_events() == []
+        put(inbox / "new")
+        assert [event.key for event in poller.get_new_events()] == [b"new"]
+    assert [text for text in caplog.messages if "first look" in text] == [
+        f"file://{inbox}: first look done: what is there counts as known, and is not reported "
+        f"(existing='report' would); 3 entries"
+    ]
+    caplog.clear()
+    with caplog.at_level(logging.INFO), FilePoller(inbox, existing="report") as poller:
+        assert len(poller.get_new_events()) == 4
+    assert not caplog.messages
+
+
 # -- limits --------------------------------------------------------------------
 
 
