@@ -318,3 +318,20 @@ def test_an_old_python_says_so(tmp_path):
     assert done.stderr.splitlines()[-1] == (
         "ImportError: poller-core needs Python 3.11 or newer; this is Python 3.10, /usr/bin/python3"
     )
+
+
+def test_no_room_for_a_new_state(inbox, tmp_path):
+    """The one that is to be made is named, not the file that is made before it is put in place."""
+    # No file may grow beyond this: as on a full disk.
+    program = (
+        "import resource, signal, sys; from poller_core import make_poller; "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192)); "
+        "make_poller(sys.argv[1], state=sys.argv[2])"
+    )
+    python = [sys.executable, "-c", program, str(inbox), str(tmp_path / "state.db")]
+    done = subprocess.run(python, cwd=ROOT, capture_output=True, text=True, check=False)
+    said = done.stderr.splitlines()[-1]
+    assert f"the state {tmp_path}/state.db " in said
+    assert ".new" not in said
+    assert [path.name for path in tmp_path.iterdir()] == ["inbox"]

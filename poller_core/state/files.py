@@ -84,6 +84,7 @@ def build(path: Path, timeout: float) -> Path:
     os.close(os.open(building, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     try:
         database = _NewDatabase(building, timeout)
+        database.shown = str(path)  # errors are about the state that is to be
         try:
             prepare(database, create=True)
         finally:
