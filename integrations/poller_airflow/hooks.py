@@ -11,9 +11,10 @@ from typing import Any
 from airflow.providers.common.compat.sdk import BaseHook
 
 from poller_core import InvalidOption, PollerError, check_credentials, check_state
+from poller_core.hosts import refuse_own_state
 
 from .connections import poller_options
-from .settings import settings
+from .settings import STATE, settings
 from .watching import Watching
 
 __all__ = ["PollerHook"]
@@ -80,6 +81,7 @@ class PollerHook(BaseHook):
         try:
             options = self.get_conn()
             state = options.pop("state")
+            refuse_own_state(state, STATE)
             said = [check_state(state)]
             if "credentials" in options and "auth_url" not in options["credentials"]:
                 raise InvalidOption(
