@@ -335,3 +335,24 @@ def test_no_room_for_a_new_state(inbox, tmp_path):
     assert f"the state {tmp_path}/state.db " in said
     assert ".new" not in said
     assert [path.name for path in tmp_path.iterdir()] == ["inbox"]
+
+
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [
+        (None, "PYTHON={} is not there; expected Python 3.11 or newer"),
+        ("3.10.2", "PYTHON={} is Python 3.10.2; expected Python 3.11 or newer"),
+    ],
+)
+def test_make_with_an_old_python(tmp_path, version, says):
+    """A stand-in: none may be installed here."""
+    python = tmp_path / "python"
+    if version:
+        python.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo Python {version} && exit\nexit 1\n')
+        python.chmod(0o755)
+    environ = {**os.environ, "PYTHON": str(python), "VENV": str(tmp_path / "venv")}
+    venv = [ROOT / ".ci" / "venv", "run"]
+    done = subprocess.run(venv, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"error: {says.format(python)}\n"
+    assert not (tmp_path / "venv").exists()
