@@ -20,18 +20,20 @@ PAGES: dict[str, dict[str, Any]] = {
     "several-teams": {},
     "from-cron": {},
     "slow-files": {},
+    "alarms": {},
+    "nfs-and-containers": {},
+    "one-run-per-file": {},
+    "from-filesensor": {},
+    "millions-of-files": {},
 }
 
 
 def followed(name: str, tmp_path: Path, replace: dict[str, str] | None = None, **more: Any) -> None:
-    places = {
-        "/data/": f"{tmp_path}/data/",
-        "/var/lib/poller": f"{tmp_path}/lib",
-        "/etc/": f"{tmp_path}/etc/",
-    }
-    follow(
-        HOWTO / f"{name}.md", tmp_path / "page", others=OTHERS, replace={**places, **(replace or {})}, **more
-    )
+    """Do what a page says, with the directories that it names below ``tmp_path``."""
+    places = {"/data": f"{tmp_path}/data", "/var/lib/poller": f"{tmp_path}/lib", "/etc/": f"{tmp_path}/etc/"}
+    places["/opt/airflow"] = f"{tmp_path}/airflow"
+    replaced = {**places, **(replace or {})}
+    follow(HOWTO / f"{name}.md", tmp_path / "page", others=OTHERS, replace=replaced, **more)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -58,5 +60,5 @@ def test_postgresql(postgres_server: Any, tmp_path: Path) -> None:
     finally:
         with psycopg.connect(postgres_server.get_uri(), autocommit=True) as connection:
             connection.execute("DROP DATABASE IF EXISTS poller WITH (FORCE)")
-            for role in ("monitor", "poller"):
+            for role in ("counting", "monitor", "poller"):
                 connection.execute(f"DROP ROLE IF EXISTS {role}")

@@ -21,8 +21,12 @@ MAIN = 'if __name__ == "__main__":'
 SCRIPTS = [(page, line, code) for page in PAGES for line, code in examples(page, "prefect") if MAIN in code]
 
 
+#: The pages whose blocks end with something to be seen; the others only define and save.
+SAYS = "prefect"
+
+
 def test_there_are_examples() -> None:
-    assert [page.stem for page in PAGES] == ["README", "prefect"]
+    assert {page.stem for page in PAGES} >= {"README", SAYS, "alarms", "one-run-per-file"}
     assert len(SCRIPTS) >= 4
 
 
@@ -86,6 +90,8 @@ def test_the_rest(
                 continue
             text = code if "as_yaml()" in code else code.replace("/data/inbox", str(inbox))
             exec(compile("\n" * (line - 1) + text, str(page), "exec"), names)
+    if page.stem != SAYS:
+        return
     said = capsys.readouterr().out
     assert "Completed\n" in said
     # What the page says is printed is what is printed.
