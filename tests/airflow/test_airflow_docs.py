@@ -6,7 +6,13 @@ from tests.airflow.conftest import PAGES
 from tests.services.airflow_host import AirflowHost
 
 #: What they define.
-DAGS = {"README": {"sales"}, "airflow": {"load", "nightly", "dispatch"}}
+DAGS = {
+    "README": {"sales"},
+    "airflow": {"load", "nightly", "dispatch"},
+    "alarms": {"poller_alarm"},
+    "from-filesensor": {"load_before", "load_after", "load_by_sensor"},
+    "one-run-per-file": {"each_file_dispatched", "one_file", "each_file_mapped"},
+}
 
 
 def test_examples_are_dags(host: AirflowHost) -> None:
