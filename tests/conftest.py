@@ -93,6 +93,12 @@ def ks_box(swift_aio: SwiftAIO) -> Iterator[Box]:
     yield from _box(swift_aio, keystone=True)
 
 
+@pytest.fixture(scope="module")
+def keystone(swift_aio: SwiftAIO) -> Iterator[Box]:
+    """A container of an account that Keystone knows, for all tests of a file."""
+    yield from _box(swift_aio, keystone=True)
+
+
 @pytest.fixture
 def small_box(small_aio: SwiftAIO) -> Iterator[Box]:
     """A new container that is listed by tens."""

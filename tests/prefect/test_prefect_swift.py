@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from poller_prefect import SwiftCredentials, poll_flow, take_event
 from prefect import flow
 from pydantic import SecretStr
@@ -34,15 +33,6 @@ def load_object(event_id: str, container: str, name: str, size: int, path: str |
 SEEN: list[tuple[Any, ...]] = []
 
 
-@pytest.fixture(scope="module")
-def keystone(swift_aio: SwiftAIO) -> Iterator[Box]:
-    """Somebody whom Keystone knows."""
-    box = Box(swift_aio, keystone=True).create()
-    yield box
-    box.remove()
-    box.close()
-
-
 def loaded(name: str) -> SwiftCredentials:
     """A block as a flow has it."""
     block = SwiftCredentials.load(name)
@@ -61,17 +51,11 @@ def by_password(aio: SwiftAIO, box: Box, folder: Path, monkeypatch: pytest.Monke
 
 
 def by_application(aio: SwiftAIO, box: Box, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    url, headers = aio.env["OS_AUTH_URL"], {"X-Auth-Token": box._token}
-    made = requests.post(
-        f"{url}/users/{aio.env['AIO_USER_ID']}/application_credentials",
-        headers=headers,
-        json={"application_credential": {"name": f"for-{folder.name}"}},
-        timeout=30,
-    ).json()["application_credential"]
+    made, secret = box.application_credential(f"for-{folder.name}")
     return {
-        "auth_url": url,
-        "application_credential_id": made["id"],
-        "application_credential_secret": made["secret"],
+        "auth_url": aio.env["OS_AUTH_URL"],
+        "application_credential_id": made,
+        "application_credential_secret": secret,
     }
 
 
@@ -79,7 +63,7 @@ def by_token(aio: SwiftAIO, box: Box, folder: Path, monkeypatch: pytest.MonkeyPa
     return {
         "auth_url": aio.env["OS_AUTH_URL"],
         "auth_type": "v3token",
-        "token": box._token,
+        "token": box.token,
         "project_name": PROJECT,
     }
 

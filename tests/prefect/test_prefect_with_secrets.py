@@ -5,14 +5,12 @@ from __future__ import annotations
 import base64
 import os
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-import requests
 from poller_prefect import PollerState, SwiftCredentials, poll_flow, take_event
 from prefect import flow
 from pydantic import SecretStr
@@ -54,25 +52,6 @@ def keep(event_id: str, url: str) -> None:
         print(url)
 
 
-@pytest.fixture
-def keystone(swift_aio: SwiftAIO) -> Iterator[Box]:
-    box = Box(swift_aio, keystone=True).create()
-    yield box
-    box.remove()
-    box.close()
-
-
-def application_credential(aio: SwiftAIO, box: Box) -> tuple[str, str]:
-    answer = requests.post(
-        f"{aio.env['OS_AUTH_URL']}/users/{aio.env['AIO_USER_ID']}/application_credentials",
-        headers={"X-Auth-Token": box._token},
-        json={"application_credential": {"name": "for-secrets"}},
-        timeout=30,
-    )
-    made = answer.json()["application_credential"]
-    return made["id"], made["secret"]
-
-
 def blocks(aio: SwiftAIO, box: Box, secret: tuple[str, str]) -> dict[str, SwiftCredentials]:
     """A block for each kind of secret, and one with a wrong one."""
     where: dict[str, Any] = {"auth_url": aio.env["OS_AUTH_URL"], "retries": 0}
@@ -83,7 +62,7 @@ def blocks(aio: SwiftAIO, box: Box, secret: tuple[str, str]) -> dict[str, SwiftC
             **where, application_credential_id=secret[0], application_credential_secret=SecretStr(secret[1])
         ),
         "secret-token": SwiftCredentials(
-            **where, token=SecretStr(box._token), auth_type="v3token", project_name=PROJECT
+            **where, token=SecretStr(box.token), auth_type="v3token", project_name=PROJECT
         ),
         "secret-wrong": SwiftCredentials(**who, password=SecretStr(WRONG)),
     }
@@ -168,8 +147,8 @@ def test_no_secret_is_left_anywhere(
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    secret = application_credential(swift_aio, keystone)
-    secrets = [PASSWORD, secret[1], keystone._token, WRONG, IN_URL, OF_STATE]
+    secret = keystone.application_credential("for-secrets")
+    secrets = [PASSWORD, secret[1], keystone.token, WRONG, IN_URL, OF_STATE]
     api.python(POLLING, name="polling", env={"PYTHONPATH": str(ROOT)})
     api.until("the deployment to be there", lambda: api.deployment("poll-flow/secrets"))
     url, deployment = keystone.url(user=False), apply(keep)

@@ -32,6 +32,25 @@ class Box:
 
     # -- requests ------------------------------------------------------------
 
+    @property
+    def token(self) -> str:
+        """What the user may ask with for a while."""
+        if not self._token:
+            self._authenticate()
+        return self._token
+
+    def application_credential(self, name: str) -> tuple[str, str]:
+        """Have Keystone make an application credential of the user's; its id and its secret."""
+        env = self.aio.env
+        answer = self._http.post(
+            f"{env['OS_AUTH_URL']}/users/{env['AIO_USER_ID']}/application_credentials",
+            headers={"X-Auth-Token": self.token},
+            json={"application_credential": {"name": name}},
+        )
+        answer.raise_for_status()
+        made = answer.json()["application_credential"]
+        return made["id"], made["secret"]
+
     def _authenticate(self) -> None:
         env = self.aio.env
         if not self.keystone:

@@ -121,29 +121,27 @@ def test_a_token(with_one, keystone):
 
 
 def test_an_application_credential(with_one, keystone, monkeypatch):
-    user = with_one.aio.env["AIO_USER_ID"]
-    wanted = {"application_credential": {"name": f"for-{with_one.name}"}}
-    made = keystone("POST", f"/users/{user}/application_credentials", json=wanted).json()
-    made = made["application_credential"]
+    user, name = with_one.aio.env["AIO_USER_ID"], f"for-{with_one.name}"
+    made, secret = with_one.application_credential(name)
     by_id = {
-        "application_credential_id": made["id"],
-        "application_credential_secret": made["secret"],
+        "application_credential_id": made,
+        "application_credential_secret": secret,
         "project_name": PROJECT,  # as it stands in many an openrc file; Keystone would refuse to be told
     }
     works(with_one, _bare(with_one), credentials=by_id)
     by_name = {
         "auth_type": "v3applicationcredential",
-        "application_credential_name": made["name"],
-        "application_credential_secret": made["secret"],
+        "application_credential_name": name,
+        "application_credential_secret": secret,
         "username": USER,
         "user_domain_id": "default",
     }
     works(with_one, _bare(with_one), credentials=by_name)
     monkeypatch.setenv("OS_AUTH_TYPE", "v3applicationcredential")
-    monkeypatch.setenv("OS_APPLICATION_CREDENTIAL_ID", made["id"])
-    monkeypatch.setenv("OS_APPLICATION_CREDENTIAL_SECRET", made["secret"])
+    monkeypatch.setenv("OS_APPLICATION_CREDENTIAL_ID", made)
+    monkeypatch.setenv("OS_APPLICATION_CREDENTIAL_SECRET", secret)
     works(with_one, _bare(with_one))
-    keystone("DELETE", f"/users/{user}/application_credentials/{made['id']}")
+    keystone("DELETE", f"/users/{user}/application_credentials/{made}")
     with pytest.raises(AuthenticationFailed, match="no such application credential"):
         poller(with_one, _bare(with_one), credentials=by_id)
 
