@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import configparser
+import os
+import shlex
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cli.tools import Cli, ends, eventually
 from tests.pageshell import fences, follow
 from tests.test_docs import ROOT
 
@@ -17,6 +24,7 @@ OTHERS = ("python", "console")
 
 #: The pages for which this machine is enough.
 PAGES: dict[str, dict[str, Any]] = {
+    "from-gc3libs-poller": {},
     "several-teams": {},
     "from-cron": {},
     "slow-files": {},
@@ -39,6 +47,37 @@ def followed(name: str, tmp_path: Path, replace: dict[str, str] | None = None, *
 @pytest.mark.parametrize("name", PAGES)
 def test_page(name: str, tmp_path: Path) -> None:
     followed(name, tmp_path, **PAGES[name])
+
+
+def test_no_page_is_left_out() -> None:
+    """One with commands, that is."""
+    # These have tests of their own.
+    others = {"add-a-backend", "postgresql", "swift-application-credentials", "troubleshooting"}
+    pages = {page.stem for page in HOWTO.glob("*.md") if "\n```sh\n" in page.read_text()}
+    assert pages - others <= set(PAGES)
+
+
+def test_unit_for_systemd(tmp_path: Path) -> None:
+    """Of the page on cron: as it is there, but for the program's place."""
+    (text,) = (one.text for one in fences(HOWTO / "from-cron.md") if one.language == "ini")
+    (tmp_path / "inbox").mkdir()
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.read_string(text.replace("/data/inbox", f"{tmp_path}/inbox"))
+    service = unit["Service"]
+    program, *arguments = shlex.split(service["ExecStart"])
+    assert program.endswith("/poller")
+    name, _, _ = service["Environment"].partition("=")
+    env = {**os.environ, name: str(tmp_path / "state.db"), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "poller_core.cli", *arguments]
+    with subprocess.Popen(command, cwd=tmp_path, env=env) as process:
+        try:
+            cli = Cli(str(tmp_path / "state.db"), tmp_path)
+            eventually(lambda: (tmp_path / "state.db").exists() and cli.watching(), "the first look")
+            (tmp_path / "inbox" / "a.csv").write_text("1")
+            eventually((tmp_path / "inbox" / "a.csv.gz").exists, "the command")
+            assert ends(process, signal.SIGTERM) == int(service["SuccessExitStatus"])
+        finally:
+            process.kill()
 
 
 @pytest.mark.postgres
