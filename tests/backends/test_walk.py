@@ -21,9 +21,9 @@ from poller_core.backends import walk as walk_module
 from poller_core.backends.filesystem import FileSystem
 from poller_core.backends.walk import WalkOptions, walk
 from poller_core.listing import Chunk, Gap, Row, Span, key_span, tree_span
+from tests.backends.sources import ALL, make
 from tests.faultfs import FaultFileSystem
 
-ALL = Span()
 # Bytes above and below "/", names that begin alike, names that are no text; the last three sort in
 # another order as text than as bytes.
 NAMES = [
@@ -150,14 +150,6 @@ def test_keys_are_those_of_a_plain_recursion_sorted(
     assert list(listed(root, directories=directories, recurse=recurse)) == expected
     inside = [key for key in expected if span.holds(key)]
     assert list(listed(root, span, directories=directories, recurse=recurse)) == inside
-
-
-def make(root: Path, *paths: str | bytes) -> None:
-    for path in paths:
-        full = os.path.join(os.fsencode(root), os.fsencode(path))
-        os.makedirs(os.path.dirname(full), exist_ok=True)
-        if not full.endswith(b"/"):
-            os.close(os.open(full, os.O_CREAT | os.O_WRONLY, 0o644))
 
 
 def test_row_holds_what_lstat_says(tmp_path: Path) -> None:

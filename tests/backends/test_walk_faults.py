@@ -17,16 +17,8 @@ from poller_core.backends import walk as walk_module
 from poller_core.backends.walk import WalkOptions, walk
 from poller_core.errors import AccessDenied, TargetError, TargetNotFound
 from poller_core.listing import Chunk, Gap, Span, key_span, tree_span
+from tests.backends.sources import ALL, make
 from tests.faultfs import FaultFileSystem, as_nobody
-
-ALL = Span()
-
-
-def make(root: Path, *paths: str) -> None:
-    for path in paths:
-        full = root / path
-        full.parent.mkdir(parents=True, exist_ok=True)
-        full.touch()
 
 
 def outcome(

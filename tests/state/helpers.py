@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from poller_core.state import Numbered, PageRow, Record, SnapshotChange, Store, Target
+from poller_core.state import Consumers, Numbered, PageRow, Record, SnapshotChange, Store, Target, event_id
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,6 +35,20 @@ def add(store: Store, target: Target, found: list[Record], at: float = 1000.0) -
 
 def seqs(events: list[Numbered]) -> list[int]:
     return [event.seq for event in events]
+
+
+def id_of(store: Store, target: Target, seq: int, consumer: str = "c") -> str:
+    return event_id(target.epoch, seq, store.event(target.id, consumer, seq).record)
+
+
+def left(consumers: Consumers, target: Target, name: str = "c") -> list[int]:
+    return seqs(consumers.pending(target.id, name).events)
+
+
+def offset(consumers: Consumers, target: Target, name: str = "c") -> int:
+    found = consumers.get(target.id, name)
+    assert found is not None
+    return found.seq
 
 
 def pack(keys: list[bytes]) -> bytes:

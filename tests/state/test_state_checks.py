@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,6 @@ from poller_core.state import SnapshotChange, Store, Target, open_store, schema
 from poller_core.state.checks import Finding, check_store
 from poller_core.state.repair import Repaired, repair_state, repair_store
 from tests.state.helpers import add, beginning, finish, keys_of, page, seqs, some, start, target_of, unpack
-
-
-@pytest.fixture
-def store(state_url: str) -> Iterator[Store]:
-    with open_store(state_url) as opened:
-        yield opened
 
 
 def fill(store: Store) -> Target:

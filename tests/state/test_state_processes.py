@@ -6,19 +6,12 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from poller_core.state import Store, Target, event_id, open_store
+from poller_core.state import Store, Target, event_id
 from poller_core.state.checks import check_store
 from tests.state.helpers import add, finish, keys_of, seqs, some, start, target_of, unpack
-
-
-@pytest.fixture
-def store(state_url: str) -> Iterator[Store]:
-    with open_store(state_url) as opened:
-        yield opened
 
 
 @pytest.fixture

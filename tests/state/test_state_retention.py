@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from poller_core.errors import OffsetTooOld
-from poller_core.state import Store, Target, event_id, open_store
+from poller_core.state import Store, Target, event_id
 from tests.state.helpers import add, beginning, seqs, some, target_of
 
 HOUR = 3600.0
-
-
-@pytest.fixture
-def store(state_url: str) -> Iterator[Store]:
-    with open_store(state_url) as opened:
-        yield opened
 
 
 @pytest.fixture

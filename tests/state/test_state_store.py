@@ -19,12 +19,6 @@ from poller_core.state import Head, PageRow, Record, SnapshotChange, Store, even
 from tests.state.helpers import add, page, records, seqs, some, target_of
 
 
-@pytest.fixture
-def store(state_url: str) -> Iterator[Store]:
-    with open_store(state_url) as opened:
-        yield opened
-
-
 def test_a_target_is_made_once(store: Store, state_url: str) -> None:
     target = target_of(store)
     assert (target.generation, target.next_seq, target.last_seq, target.floor_seq) == (0, 1, 0, 0)
