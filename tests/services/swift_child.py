@@ -1,7 +1,7 @@
 """What runs in the Python that has Swift and Keystone, started by path: the servers, and helpers of theirs.
 
-Imports nothing of the project, and Swift and Keystone only where they are used: the
-tests' own Python has neither. The first argument says what to do.
+Imports nothing of the project but what lies beside it and does likewise, and Swift and Keystone only where
+they are used: the tests' own Python has neither. The first argument says what to do.
 """
 
 from __future__ import annotations
@@ -291,9 +291,10 @@ def child_keystone(run, fd, ks_url, swift_url):
         _keystone_create(run)
     _keystone_endpoints(run, ks_url, swift_url)
     from keystone.server.flask import application, core
+    from keystone_v2 import LegacyV2  # type: ignore[import-not-found]  # beside this script
 
     app = core.setup_app_middleware(application.application_factory("public"))
-    app.wsgi_app = _one_at_a_time(LegacyV2(app.wsgi_app, ks_url[:-3]))
+    app.wsgi_app = _one_at_a_time(LegacyV2(app.wsgi_app, ks_url[:-3], REGION))
 
     import logging
 
@@ -331,101 +332,6 @@ def _one_at_a_time(app):
                 getattr(result, "close", lambda: None)()
 
     return call
-
-
-class LegacyV2:
-    """NOT Keystone: the Identity v2.0 API left Keystone in release 13
-    (Queens, 2018).  This translates POST /v2.0/tokens to the real v3 API, so
-    that a v2.0 client gets a real token, which Swift then validates."""
-
-    def __init__(self, app, root):
-        from werkzeug.test import Client
-
-        self.app, self.root = app, root
-        self.v3 = Client(app, use_cookies=False)
-
-    def __call__(self, environ, start_response):
-        path = environ["PATH_INFO"].rstrip("/")
-        if path == "/v2.0":
-            status, doc = (
-                200,
-                {
-                    "version": {
-                        "id": "v2.0",
-                        "status": "deprecated",
-                        "links": [{"rel": "self", "href": self.root + "/v2.0/"}],
-                    }
-                },
-            )
-        elif path == "/v2.0/tokens" and environ["REQUEST_METHOD"] == "POST":
-            length = int(environ.get("CONTENT_LENGTH") or 0)
-            status, doc = self.tokens(json.loads(environ["wsgi.input"].read(length))["auth"])
-        else:
-            return self.app(environ, start_response)
-        body = json.dumps(doc).encode()
-        start_response(
-            f"{status} x", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-        )
-        return [body]
-
-    def tokens(self, auth):
-        domain = {"id": "default"}
-        if "passwordCredentials" in auth:
-            cred = auth["passwordCredentials"]
-            user = (
-                {"id": cred["userId"]} if cred.get("userId") else {"name": cred["username"], "domain": domain}
-            )
-            identity = {"methods": ["password"], "password": {"user": {**user, "password": cred["password"]}}}
-        else:
-            identity = {"methods": ["token"], "token": {"id": auth["token"]["id"]}}
-        ask: dict[str, dict] = {"auth": {"identity": identity}}
-        if auth.get("tenantId"):
-            ask["auth"]["scope"] = {"project": {"id": auth["tenantId"]}}
-        elif auth.get("tenantName"):
-            ask["auth"]["scope"] = {"project": {"name": auth["tenantName"], "domain": domain}}
-        else:
-            ask["auth"]["scope"] = "unscoped"
-        reply = self.v3.post("/v3/auth/tokens", json=ask)
-        if reply.status_code >= 300:
-            return reply.status_code, reply.json
-        token = reply.json["token"]
-        project = token.get("project")
-        return 200, {
-            "access": {
-                "token": {
-                    "id": reply.headers["X-Subject-Token"],
-                    "expires": token["expires_at"],
-                    "issued_at": token["issued_at"],
-                    **(
-                        {"tenant": {"id": project["id"], "enabled": True, "name": project["name"]}}
-                        if project
-                        else {}
-                    ),
-                },
-                "serviceCatalog": [
-                    {
-                        "type": service["type"],
-                        "name": service["name"],
-                        "endpoints_links": [],
-                        "endpoints": [
-                            {
-                                "region": REGION,
-                                **{e["interface"] + "URL": e["url"] for e in service["endpoints"]},
-                            }
-                        ],
-                    }
-                    for service in token.get("catalog", ())
-                ],
-                "user": {
-                    "id": token["user"]["id"],
-                    "name": token["user"]["name"],
-                    "username": token["user"]["name"],
-                    "roles_links": [],
-                    "roles": [{"name": r["name"]} for r in token.get("roles", ())],
-                },
-                "metadata": {"is_admin": 0, "roles": []},
-            }
-        }
 
 
 def _keystone_create(run):
