@@ -17,7 +17,7 @@ from ..backends.swift.location import Location, locate
 from ..clock import Clock
 from ..errors import PollerError, TargetError
 from ..url import Url
-from .doctor import Finding
+from .findings import Finding
 
 __all__ = ["examine"]
 

@@ -16,8 +16,8 @@ import shlex
 import stat
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Annotated, Literal
+from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
@@ -33,11 +33,11 @@ from ..state.files import is_there
 from ..state.urls import parse_state_url
 from ..url import Url
 from .app import Common, Watched, command
+from .findings import Finding
 from .machine import granularity, inotify_use, read_number, walked
 
-__all__ = ["Finding"]
+__all__ = ["doctor"]
 
-Level = Literal["ok", "info", "low", "bad"]
 _PACKAGES = (
     "inotify_simple",
     "msgspec",
@@ -52,16 +52,6 @@ _PACKAGES = (
 )
 _LIMITS = "/proc/sys/fs/inotify/"
 _STYLE = {"ok": "green", "info": "", "low": "yellow", "bad": "bold red"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at."""
-
-    about: str
-    level: Level  #: ``low``: it works, but not for long or not well; ``bad``: it does not
-    what: str
-    advice: str = ""  #: what to do, a command wherever there is one
 
 
 @command("doctor")
