@@ -356,7 +356,7 @@ def test_make_with_an_old_python(tmp_path, version, says):
         python.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo Python {version} && exit\nexit 1\n')
         python.chmod(0o755)
     environ = {**os.environ, "PYTHON": str(python), "VENV": str(tmp_path / "venv")}
-    venv = [ROOT / ".ci" / "venv", "run"]
+    venv = [str(ROOT / ".ci" / "venv"), "run"]
     done = subprocess.run(venv, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == f"error: {says.format(python)}\n"
@@ -376,8 +376,8 @@ def quoted() -> list[str]:
             ours = False
         elif line.startswith("| it says"):
             ours = True
-        elif ours and line.startswith("| `"):
-            found.append(re.match(r"\| `([^`]+)`", line)[1])
+        elif ours and (match := re.match(r"\| `([^`]+)`", line)):
+            found.append(match[1])
     return found
 
 
