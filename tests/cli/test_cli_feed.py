@@ -15,22 +15,14 @@ from poller_core.cli.runner import Worker
 from poller_core.errors import StateLocked
 from tests.cli.tools import PATIENCE
 from tests.test_async import FAR, soon
+from tests.wakeups.tools import cancel_amid
 
 
 async def _cancelled_with(happens: Callable[[], None], steps: int, waiting: Awaitable[object]) -> None:
     """Cancel who waits so many turns of the loop after what it waits for: once has to do."""
     task = asyncio.ensure_future(waiting)
     await asyncio.sleep(0.1)
-    happens()
-    for _ in range(steps):
-        await asyncio.sleep(0)
-    task.cancel()
-    done, _ = await asyncio.wait([task], timeout=PATIENCE / 4)
-    if not done:
-        task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert done, "it went on as if nothing had been said"
+    await cancel_amid(task, happens, steps)
 
 
 @pytest.mark.parametrize("steps", range(6))

@@ -17,7 +17,7 @@ from tests.faultfs import FaultFileSystem
 from tests.races.tools import put
 from tests.test_async import FAR, SOON, soon
 from tests.test_delivery import names
-from tests.wakeups.tools import SECONDS, drop, left_over, listening, listens
+from tests.wakeups.tools import SECONDS, cancel_amid, drop, left_over, listening, listens
 
 # -- ending ------------------------------------------------------------------
 
@@ -61,16 +61,7 @@ async def test_cancelled_just_when_there_is_news(inbox, steps, way):
             task = asyncio.ensure_future(anext(batches))  # pauses, as that one was not acknowledged
         await listens(poller)
         await soon(poller._subscriptions[0].back.is_set, "it waits")
-        poller._subscriptions[0]._news.set()
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        task.cancel()
-        done, _ = await asyncio.wait([task], timeout=SOON / 4)
-        if not done:
-            task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert done, "it went on as if nothing had been said"
+        await cancel_amid(task, poller._subscriptions[0]._news.set, steps)
 
 
 async def test_closing_the_poller_ends_who_waits(make, kind):

@@ -14,6 +14,8 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import pytest
+
 from poller_core import FilePoller, ListingPoller, PollerClosed, Waiting
 from tests.races.tools import land
 from tests.test_async import SOON, soon
@@ -30,6 +32,20 @@ def drop(inbox, *names: str) -> None:
     """Files that are whole when they come: one look finds one event of each."""
     for name in names:
         land(inbox / name, name)
+
+
+async def cancel_amid(task: asyncio.Future[Any], happens: Callable[[], object], steps: int) -> None:
+    """Cancel who waits so many turns of the loop after what it waits for: once has to do."""
+    happens()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=SOON / 4)
+    if not done:
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done, "it went on as if nothing had been said"
 
 
 class Listener:
