@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -152,7 +152,10 @@ def _look_and_rewind(common: Common, target: Target, consumer: str, to: str) -> 
     url = Url(target.url)
     make = FilePoller if url.scheme == "file" else make_poller
     with one_message(), progress(not common.quiet, f"looking at {target.url}") as tell:
-        kept = {"retention": _FOR_EVER, "retention_unread": _FOR_EVER}  # whose it is knows how long it keeps
+        kept: dict[str, Any] = {
+            "retention": _FOR_EVER,
+            "retention_unread": _FOR_EVER,
+        }  # whose it is knows how long it keeps
         poller = make(
             url, state=common.place(), consumer=consumer, progress=tell, **kept, **options_of(target)
         )
