@@ -22,6 +22,8 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from ..backends.filesystem import FileSystem
+from ..backends.meant import meant
 from ..backends.mounts import Mount, delivers_inotify, granularity_ns, is_remote, mount_of
 from ..backends.openfiles import open_writers
 from ..backends.swift.location import SCHEMES
@@ -268,12 +270,14 @@ def _target(text: str, watched: Watched) -> Iterator[Finding]:
             about,
             "bad",
             f"{error.strerror}",
-            f"mkdir -p {shlex.quote(path)}"
+            (_meant(path) or f"mkdir -p {shlex.quote(path)}")
             if isinstance(error, FileNotFoundError)
             else f"namei -l {shlex.quote(path)}",
         )
         return
     directory = path if stat.S_ISDIR(found.st_mode) else os.path.dirname(path)
+    if directory != path:
+        yield Finding(about, "info", "it is a single file: what lies beside it is not watched")
     mount = _mount(directory)
     if mount is None:
         yield Finding(about, "bad", "it can't be opened by this user", f"namei -l {shlex.quote(path)}")
@@ -281,6 +285,13 @@ def _target(text: str, watched: Watched) -> Iterator[Finding]:
     yield from _file_system(about, directory, mount)
     if directory == path:
         yield from _tree(about, path, watched, mount)
+
+
+def _meant(path: str) -> str:
+    above = os.path.dirname(path)
+    while not os.path.isdir(above):
+        above = os.path.dirname(above)
+    return meant(FileSystem(), os.fsencode(path), os.fsencode(above))
 
 
 def _file_system(about: str, directory: str, mount: Mount) -> Iterator[Finding]:

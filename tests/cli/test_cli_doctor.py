@@ -50,6 +50,20 @@ def test_what_is_missing_is_bad(cli: Cli, tmp_path: Path) -> None:
     assert "file" in cli("doctor", "gopher://host/x", code=2).stderr
 
 
+def test_what_was_meant_is_told(cli: Cli, inbox: Path) -> None:
+    (inbox / "one.csv").touch()
+    for given, advice in (
+        (f"{inbox}x", f"did you mean {inbox}?"),
+        (inbox / "*.csv", f"a pattern is no part of the path: watch {inbox} with include=['*.csv']"),
+    ):
+        (finding,) = [one for one in cli.json("doctor", given, code=1) if one["about"].startswith("file:")]
+        assert finding["advice"] == advice
+    single = json.loads(cli("doctor", inbox / "one.csv", "--json", code=None).stdout)
+    assert [one["what"] for one in single if "single" in one["what"]] == [
+        "it is a single file: what lies beside it is not watched"
+    ]
+
+
 def test_a_state_that_others_can_read_is_low(cli: Cli, inbox: Path) -> None:
     cli("poll", inbox)
     assert stat.S_IMODE(os.stat(cli.state).st_mode) == 0o600
