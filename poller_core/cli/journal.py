@@ -152,10 +152,8 @@ def _look_and_rewind(common: Common, target: Target, consumer: str, to: str) -> 
     url = Url(target.url)
     make = FilePoller if url.scheme == "file" else make_poller
     with one_message(), progress(not common.quiet, f"looking at {target.url}") as tell:
-        kept: dict[str, Any] = {
-            "retention": _FOR_EVER,
-            "retention_unread": _FOR_EVER,
-        }  # whose it is knows how long it keeps
+        # Whose it is knows how long it keeps.
+        kept: dict[str, Any] = {"retention": _FOR_EVER, "retention_unread": _FOR_EVER}
         poller = make(
             url, state=common.place(), consumer=consumer, progress=tell, **kept, **options_of(target)
         )

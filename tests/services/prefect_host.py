@@ -171,10 +171,6 @@ class PrefectHost(Processes):
         """End the server at once, as a crash would."""
         self.kill(_SERVER)
 
-    def stop_server(self, timeout: float = 60) -> int:
-        """Ask the server to end, and wait for it; its status."""
-        return self.stop(_SERVER, timeout)
-
     def down(self) -> None:
         """Stop everything: the server last, since the others have things to tell it."""
         server = self._running.pop(_SERVER, None)
