@@ -4,29 +4,41 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from prefect import flow
+
+from tests import test_docstrings
+from tests.prefect.steps import apply, made
 from tests.services.prefect_host import PrefectHost
 
-SERVED = """
-from poller_prefect import poll_flow
 
-if __name__ == "__main__":
-    poll_flow.serve({name!r}, interval=2, parameters={{"url": {inbox!r}, "existing": "report"}})
-"""
+@flow
+def served_load(path: str) -> None:
+    """Is given a run, which nobody works on."""
 
 
-def test_served_in_one_line(prefect_host: PrefectHost, inbox: Path, tmp_path: Path):
+def test_served_in_one_line(api: PrefectHost, inbox: Path, tmp_path: Path):
+    """As the package's docstring has it, but for the name, the directory and the time that it takes."""
+    (example,) = test_docstrings.examples("poller_prefect")
+    deployment = apply(served_load)
+    code = (
+        example.code.replace('"inbox", interval=30', '"served-in-one-line", interval=2')
+        .replace('"/data/inbox"', f'{str(inbox)!r}, "existing": "report"')
+        .replace('"load/load"', repr(deployment))
+    )
     (inbox / "a.csv").write_text("abc")
     script = tmp_path / "served.py"
-    script.write_text(SERVED.format(name="served-in-one-line", inbox=str(inbox)))
-    prefect_host.python(script, name="served-in-one-line")
+    script.write_text(code)
+    api.python(script, name="served-in-one-line")
     try:
 
         def found() -> list[str]:
-            runs = prefect_host.flow_runs(deployment="poll-flow/served-in-one-line")
+            runs = api.flow_runs(deployment="poll-flow/served-in-one-line")
             failed = [run["state"]["message"] for run in runs if run["state_type"] in ("FAILED", "CRASHED")]
             assert not failed
             return [run["state_name"] for run in runs if run["state_name"] == "Completed: 1 new"]
 
-        assert prefect_host.until("a poll that finds the file", found, 120)
+        assert api.until("a poll that finds the file", found, 120)
     finally:
-        prefect_host.stop("served-in-one-line")
+        api.stop("served-in-one-line")
+    (run,) = made(api, deployment)
+    assert run["parameters"] == {"path": f"{inbox}/a.csv"}
