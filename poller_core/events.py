@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, overload
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import msgspec
@@ -30,6 +30,14 @@ EVENT_NAMES: tuple[EventName, ...] = ("created", "modified", "deleted")
 #: A URL for pollers of files and objects; pollers of other things may use what identifies those
 #: (a text that holds ``://`` comes back from JSON as a URL).
 Subject: TypeAlias = Url | str | int
+
+
+#: What other programs call it, and tasks of schedulers.
+_MEANT = {
+    **dict.fromkeys(("path", "src_path", "filename"), "subject.path"),
+    **dict.fromkeys(("url", "uri"), "subject"),
+    **dict.fromkeys(("type", "event_type", "kind"), "event"),
+}
 
 
 class _Plain(msgspec.Struct):
@@ -82,6 +90,12 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
         items = self.subject.query_items if isinstance(self.subject, Url) else []
         name = dict(items).get("name")
         return (items[0][0], name) if name is not None and items[0][1] is None else (None, None)
+
+    if not TYPE_CHECKING:  # who checks types is told there
+
+        def __getattr__(self, name: str) -> Any:
+            near = f"; did you mean event.{_MEANT[name]}?" if name in _MEANT else ""
+            raise AttributeError(f"'Event' object has no attribute {name!r}{near}", name=name, obj=self)
 
     def __iter__(self) -> Iterator[Any]:
         yield self.subject

@@ -7,6 +7,7 @@ not what was meant; what is told of it besides; and what ``docs/how-to/troublesh
 from __future__ import annotations
 
 import ast
+import copy
 import errno
 import functools
 import logging
@@ -22,6 +23,7 @@ from typing import Any
 import pytest
 
 from poller_core import (
+    Event,
     FilePoller,
     InvalidOption,
     InvalidUrl,
@@ -31,6 +33,7 @@ from poller_core import (
     TargetNotFound,
     UnknownEvent,
     UnknownScheme,
+    Url,
     hosts,
     make_poller,
     open_journal,
@@ -298,6 +301,24 @@ def test_an_event_that_is_no_id(inbox, what):
         pytest.raises(UnknownEvent, match="is not an event id; one looks like '12-"),
     ):
         poller.take(what, "run-1")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("path", "'Event' object has no attribute 'path'; did you mean event.subject.path?"),
+        ("type", "'Event' object has no attribute 'type'; did you mean event.event?"),
+        ("colour", "'Event' object has no attribute 'colour'"),
+    ],
+)
+def test_what_an_event_has_not(name, says):
+    event = Event(subject=Url("/data/a.csv"), event="created")
+    with pytest.raises(AttributeError) as caught:
+        getattr(event, name)
+    assert str(caught.value) == says
+    assert not hasattr(event, name)
+    assert copy.deepcopy(event) == event
+    assert pickle.loads(pickle.dumps(event)) == event
 
 
 def test_a_name_that_is_too_long_is_not_repeated_at_length(inbox):
