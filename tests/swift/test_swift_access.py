@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import socket
 import traceback
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from poller_core.backends.swift import sessions
 from tests.services.containers import Box
 from tests.services.swift_aio import SwiftAIO
 from tests.services.swift_child import PASSWORD, PROJECT, REGION, USER
+from tests.swift.tools import logged
 
 SECRET = "s3cr-hunter2"
 
@@ -43,26 +43,14 @@ def no_session_is_left() -> Iterator[None]:
 @pytest.fixture
 def log() -> Iterator[list[str]]:
     """All that this package logs."""
-    lines: list[str] = []
-
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.append(f"{record.name} {self.format(record)} {record.__dict__!r}")
-
-    logger, handler = logging.getLogger("poller_core"), Keep(0)
-    before = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(1)
-    yield lines
-    logger.removeHandler(handler)
-    logger.setLevel(before)
+    with logged("poller_core") as lines:
+        yield lines
 
 
 @pytest.fixture
 def token(swift_aio: SwiftAIO) -> Iterator[str]:
     box = Box(swift_aio, keystone=True)
-    box._authenticate()
-    yield box._token
+    yield box.token
     box.close()
 
 

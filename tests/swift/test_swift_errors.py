@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import pickle
 import sqlite3
@@ -22,7 +21,7 @@ from poller_core import (
 )
 from tests.services.containers import Box
 from tests.services.swift_child import OTHER_PASSWORD, OTHER_USER, PASSWORD, PROJECT, USER
-from tests.swift.tools import poller, told
+from tests.swift.tools import logged, poller, told
 
 
 def _host(box: Box) -> str:
@@ -111,23 +110,8 @@ def test_tls_to_a_plain_server(ks_box):
 @pytest.fixture
 def log() -> Iterator[list[str]]:
     """All that anything logs, with the loggers of the libraries turned up as far as they go."""
-    lines: list[str] = []
-
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.append(f"{record.name} {self.format(record)} {record.__dict__!r}")
-
-    root, handler = logging.getLogger(), Keep(0)
-    before = root.level
-    root.addHandler(handler)
-    root.setLevel(1)
-    for name in ("keystoneauth", "swiftclient", "urllib3", "requests"):
-        logging.getLogger(name).setLevel(1)
-    yield lines
-    root.removeHandler(handler)
-    root.setLevel(before)
-    for name in ("keystoneauth", "swiftclient", "urllib3", "requests"):
-        logging.getLogger(name).setLevel(0)
+    with logged("", "keystoneauth", "swiftclient", "urllib3", "requests") as lines:
+        yield lines
 
 
 def _everything(error: BaseException) -> str:

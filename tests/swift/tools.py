@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from poller_core import Event, SwiftPoller
@@ -30,6 +32,30 @@ def told(events: Iterable[Event]) -> list[tuple[str, str]]:
 def poller(box: Box, /, url: Any = None, **options: Any) -> Any:
     """A poller for the box that loses little time where a fault is made."""
     return SwiftPoller(url or box.url(), **{"retries": 1, "timeout": 10, "clock": FastClock(), **options})
+
+
+@contextlib.contextmanager
+def logged(name: str = "", *louder: str) -> Iterator[list[str]]:
+    """All that a logger is told (by default that of all), with everything that a record has.
+
+    :param louder: names of loggers that are turned up as far as they go, as the first one is.
+    """
+    lines: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(f"{record.name} {self.format(record)} {record.__dict__!r}")
+
+    handler = Keep(0)
+    loggers = [logging.getLogger(one) for one in (name, *louder)]
+    before = [logger.level for logger in loggers]
+    loggers[0].addHandler(handler)
+    for logger in loggers:
+        logger.setLevel(1)
+    yield lines
+    loggers[0].removeHandler(handler)
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)
 
 
 def rows(count: int, form: str = "{:06}") -> list[tuple[str, int, str, float | None]]:
