@@ -67,6 +67,7 @@ test: lint docs ## All checks, and all tests that half an hour has room for
 	@.ci/lanes "test-core test-airflow-oldest test-prefect-oldest test-both" "test-airflow test-prefect"
 
 test-long: ## What "make test" leaves out: the rest of what takes long, and all of it with the oldest releases
+	@$(MAKE) --no-print-directory test-airflow NEWEST_AIRFLOW=tests/airflow/test_airflow_tutorial.py
 	@$(MAKE) --no-print-directory test-prefect LONG=yes
 	@$(MAKE) --no-print-directory test-airflow-oldest test-prefect-oldest LONG=yes
 
@@ -74,6 +75,7 @@ test-long: ## What "make test" leaves out: the rest of what takes long, and all 
 run_tests = echo "==> $(1)"; $(2)/python -m pytest --timeout=$(TIMEOUT) $(3) $(ARGS) || { s=$$?; [ -n "$(ARGS)" ] && [ $$s = 5 ]; }
 # Empty: the heart of it. With the oldest releases that is what may be different in them.
 LONG ?=
+NEWEST_AIRFLOW := $(if $(LONG),tests/airflow,tests/airflow --ignore=tests/airflow/test_airflow_tutorial.py)
 OLDEST_AIRFLOW := $(if $(LONG),tests/airflow,tests/airflow/test_airflow_sensors.py)
 NEWEST_PREFECT := $(if $(LONG),tests/prefect -n 2 --dist loadfile,$(patsubst %,tests/prefect/test_prefect_%.py, \
 	called direct triggered batches deployed parameters served with_secrets))
@@ -85,10 +87,10 @@ test-core: ## The tests of the engine
 	@.ci/venv swift
 	@$(call run_tests,pytest: the engine,$(BIN),$(HOSTS))
 
-test-airflow: ## The tests of the Airflow adapter, with the newest Airflow
+test-airflow: ## The tests of the Airflow adapter, with the newest Airflow (LONG=yes: the tutorial, too)
 	@.ci/venv airflow
 	@.ci/venv swift
-	@$(call run_tests,pytest: the adapter with Airflow $$($(AIRFLOW)/airflow version),$(AIRFLOW),tests/airflow)
+	@$(call run_tests,pytest: the adapter with Airflow $$($(AIRFLOW)/airflow version),$(AIRFLOW),$(NEWEST_AIRFLOW))
 
 test-airflow-oldest: ## The heart of them with the oldest one (LONG=yes: all but what is slow)
 	@.ci/venv airflow-oldest

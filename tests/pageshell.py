@@ -4,8 +4,8 @@ is printed.
 A page is read from top to bottom. What counts are its fences, and the paragraph before each:
 
 * A fence of any language after a paragraph that ends in ``into `NAME`:`` ("Put this into `sales.py`:") is a
-  **file**. It is written, in the page's directory unless the name is absolute or begins with ``~``; what was
-  there is replaced.
+  **file**. It is written, in the directory that the commands before it have changed to, unless the name is
+  absolute or begins with ``~``; what was there is replaced.
 * A fence ``sh`` holds **commands**. They are run by one bash for the whole page, so variables, ``cd`` and
   ``&`` work as in a terminal. A command that fails fails the page (write ``cmd || echo "it gave $?"`` where
   that is meant).
@@ -151,6 +151,7 @@ class PageShell:
             **(environ or {}),
         }
         self.home = home
+        self.environ = env
         self._processes = Processes(self._notes, env)
         self._blocks = 0
         self._seen = 0
@@ -211,10 +212,15 @@ class PageShell:
 
         Returns when it has printed something, or has had time to.
         """
-        self.run(f"{{ {command.rstrip()}\n}} &\n", line)
-        end = time.monotonic() + 5
-        while not self.printed() and self._jobs() and time.monotonic() < end:
+        # What is around it survives Ctrl-C, and tells how it ended.
+        self.run(f"{{ trap : INT; {command.rstrip()}\n}} &\n", line)
+        end = time.monotonic() + 15
+        while self._jobs() and time.monotonic() < end:
             time.sleep(0.02)
+            if self.printed():
+                # It may be why it ends, which takes it a moment.
+                end = min(end, time.monotonic() + 1)
+                self._pass_over()
         self._check()
 
     def _check(self, *, interrupted: bool = False) -> None:
@@ -230,22 +236,29 @@ class PageShell:
         :raises PageError: if it is something else when time is up.
         """
         wanted = re.compile(pattern(text))
+        what = f"line {line}: this should have been printed:\n{text}\nbut"
+        idle: float | None = None
 
         def printed() -> bool:
-            last = not self._jobs()  # asked first: nobody prints any more
+            nonlocal idle
             if wanted.fullmatch(self.printed()):
                 return True
-            if last:
-                raise PageError(f"{what}; printed:\n{self.printed()}")
+            if not self._jobs():
+                # Nobody prints any more, but for what a job may have left behind.
+                idle = idle or time.monotonic()
+                if time.monotonic() > idle + 5:
+                    raise PageError(f"{what}; printed:\n{self.printed()}")
             return False
 
-        what = f"line {line}: this should have been printed:\n{text}\nbut"
         self._wait(printed, what)
         self._pass_over()
 
     def write(self, name: str, text: str) -> None:
         """Write a file, as an editor would."""
-        path = Path(name.replace("~", str(self.home), 1)) if name.startswith("~/") else self.folder / name
+        import psutil
+
+        here = Path(psutil.Process(self._processes.pid("bash")).cwd())
+        path = here / (str(self.home) + name[1:] if name.startswith("~/") else name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
@@ -338,6 +351,7 @@ def follow(
     others: Collection[str] = (),
     leave: Collection[str] = (),
     endless: Collection[str] = (),
+    before: str = "",
     replace: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
     path: Collection[Path] = (),
@@ -348,6 +362,7 @@ def follow(
     :param others: languages of fences that are passed over.
     :param leave: patterns of lines with commands that are passed over.
     :param endless: patterns of lines with commands that run until Ctrl-C, which they get in the end.
+    :param before: commands to be run first, for what the page takes for granted.
     :param replace: what to put in place of texts of the page, wherever they are.
     :param environ: more variables.
     :param path: directories to find programs in before all others.
@@ -363,6 +378,7 @@ def follow(
         return text
 
     with PageShell(folder, environ=environ, path=path, patience=patience) as shell:
+        shell.run(before)
         for fence in fences(page):
             if fence.file is not None:
                 shell.write(real(fence.file), real(fence.text))
@@ -384,10 +400,9 @@ def follow(
 
 
 def _venv(arguments: list[str]) -> None:
+    """One that is the environment of the tests, as far as anybody can see."""
     (directory,) = arguments
-    binaries = Path(directory, "bin")
-    binaries.mkdir(parents=True)
-    (binaries / "activate").write_text("")
+    Path(directory).symlink_to(sys.prefix)
 
 
 def _pip(arguments: list[str]) -> None:
