@@ -24,7 +24,7 @@ PYTHONS ?= python3.12 python3.13 python3.14
 # "make lock" keeps what is pinned unless it has to move; UPGRADE=1 takes the newest of all.
 UPGRADE ?=
 
-# What "make demo" shows: airflow, prefect, or engine (without a scheduler).
+# What "make demo" shows: airflow, prefect, python (a program of one's own), or engine (what happens when it is killed).
 HOST ?= airflow
 # Each scheduler wants versions of its own, and so has an environment of its own.
 AIRFLOW := $(VENV)-airflow/bin
@@ -47,18 +47,18 @@ help: ## This list
 venv: ## The virtual environment for development, in .venv
 	@.ci/venv dev
 
-demo: ## A real Airflow starts, a file lands in ./inbox, a run works on it (HOST=prefect: a Prefect; HOST=engine: neither)
+demo: ## A real Airflow starts, a file lands in ./inbox, a run works on it (HOST=prefect: a Prefect; HOST=python: a Python program)
 ifeq ($(HOST),airflow)
 	@.ci/venv airflow
 	@$(AIRFLOW)/python -m demo.airflow $(ARGS)
 else ifeq ($(HOST),prefect)
 	@.ci/venv prefect
 	@$(PREFECT)/python -m demo.prefect $(ARGS)
-else ifeq ($(HOST),engine)
+else ifneq ($(filter python engine,$(HOST)),)
 	@.ci/venv run
-	@$(BIN)/python -m demo.engine $(ARGS)
+	@$(BIN)/python -m demo.$(HOST) $(ARGS)
 else
-	@echo "error: HOST=$(HOST): expected airflow, prefect or engine" >&2; exit 2
+	@echo "error: HOST=$(HOST): expected airflow, prefect, python or engine" >&2; exit 2
 endif
 
 # Two lanes: each waits a good part of the time for servers and for clocks. What is in neither is in "make test-long".

@@ -7,29 +7,16 @@ the example DAG ``dags_examples/airflow/files_by_asset.py``. Ends at Ctrl-C, wit
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from demo.common import EXAMPLES, console, go_on, land, main, row, say
-from tests.services.airflow_host import AirflowHost
+from demo.common import EXAMPLES, console, go_on, land, main, row, say, watched
+from tests.services.airflow_host import AirflowHost, HostError
 
 DAG = "files_by_asset"
-
-
-def watched(state: Path) -> bool:
-    """Whether the triggerer has had its first look at the inbox: what lands from then on is new."""
-    with contextlib.suppress(sqlite3.Error):
-        connection = sqlite3.connect(f"file:{state}?mode=ro", uri=True)
-        try:
-            return bool(connection.execute("SELECT 1 FROM poller_consumers").fetchall())
-        finally:
-            connection.close()
-    return False
 
 
 def show(host: AirflowHost, run: dict[str, Any]) -> None:
@@ -79,4 +66,4 @@ def make(home: Path, inbox: Path, port: int, told: Callable[[str], None]) -> Air
 
 if __name__ == "__main__":
     start = "1. Airflow starts: API server, scheduler, DAG processor, triggerer (half a minute or so)"
-    sys.exit(main(__doc__, start, 8080, make, demo))
+    sys.exit(main(__doc__, start, 8080, make, demo, HostError))

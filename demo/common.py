@@ -1,13 +1,15 @@
-"""What the demos with a scheduler share: an inbox, a home that is removed, and an end at Ctrl-C."""
+"""What the demos share: an inbox, a home that is removed, what is told, and an end at Ctrl-C."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import sys
 import tempfile
 import time
@@ -18,12 +20,16 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.markup import escape
 
-from tests.services.processes import HostError, free_port
-
-__all__ = ["EXAMPLES", "console", "go_on", "land", "main", "row", "say"]
+__all__ = ["EXAMPLES", "Stopped", "console", "go_on", "land", "line", "main", "row", "say", "watched"]
 
 console = Console(highlight=False, soft_wrap=True)
 EXAMPLES = Path(__file__).parent.parent / "dags_examples"
+#: What the demo itself has put into the inbox.
+_ours: list[Path] = []
+
+
+class Stopped(Exception):
+    """The demo can't go on, and says why."""
 
 
 def say(text: str) -> None:
@@ -41,9 +47,21 @@ def row(what: str, text: str, colour: str = "green") -> None:
     console.print(f"    [{colour}]{what:6}[/]│ {escape(text)}")
 
 
+def watched(state: Path) -> bool:
+    """Whether the inbox was looked at for the first time: what lands from then on is new."""
+    with contextlib.suppress(sqlite3.Error):
+        connection = sqlite3.connect(f"file:{state}?mode=ro", uri=True)
+        try:
+            return bool(connection.execute("SELECT 1 FROM poller_consumers").fetchall())
+        finally:
+            connection.close()
+    return False
+
+
 def drop(inbox: Path, name: str) -> Path:
     """A file lands."""
     path = inbox / name
+    _ours.append(path)
     path.write_text("day,sum\n2026-11-23,42\n")
     row("we", f"wrote {path.name}", "cyan")
     return path
@@ -64,17 +82,17 @@ def land(
     run, *more = host.until("a run to end", ended, 180)
     took = time.monotonic() - began
     show(run)
-    console.print(f"    …     │ {took:.1f} s from the file to the end of the run")
+    console.print(f"    …     │ {took:.1f} s from the file to the end of it")
     return more
 
 
 def go_on(
     host: Any, inbox: Path, more: list[Any], ended: Callable[[], list[Any]], show: Callable[[Any], None]
 ) -> NoReturn:
-    """Say what to try, and show runs as they end."""
+    """Say what to try, and show what is done as it ends."""
     console.print(f"    Drop more:      cp SOMETHING {inbox}/")
     console.print(f"    What it knows:  {poller()} status --state {host.home}/poller/state.db")
-    console.print("    Ctrl-C ends it all. Runs are shown here as they end.\n")
+    console.print("    Ctrl-C ends it all. What is done is shown here as it ends.\n")
     while True:
         for run in [*more, *ended()]:
             show(run)
@@ -85,36 +103,44 @@ def go_on(
 def main(
     doc: str | None,
     start: str,
-    usual: int,
+    usual: int | None,
     make: Callable[[Path, Path, int, Callable[[str], None]], Any],
     demo: Callable[[Any, Path, bool], None],
+    trouble: type[Exception] = Stopped,
 ) -> int:
     """Run a demo; the exit status.
 
     :param doc: what it is.
     :param start: what is told before the services start.
-    :param usual: the port of the scheduler's UI.
+    :param usual: the port of the scheduler's UI; None, if there is none.
     :param make: makes the services, of a home, an inbox, a port, and who is told what was done.
     :param demo: shows them, in the inbox; for ever, or once.
+    :param trouble: what is raised if a service does not do what it should.
     """
     parser = argparse.ArgumentParser(prog="make demo ARGS=…", description=doc)
     parser.add_argument("--once", action="store_true", help="end after the first run, instead of at Ctrl-C")
-    parser.add_argument("--port", type=int, help=f"of the UI (default: {usual}, or any if that is taken)")
+    if usual is not None:
+        parser.add_argument("--port", type=int, help=f"of the UI (default: {usual}, or any if that is taken)")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _leave)
     home = Path(tempfile.mkdtemp(prefix="poller-demo-"))
-    with _inbox() as inbox:
-        say(start)
-        host = make(home, inbox, options.port or _port(usual), line)
-        try:
+    host = None
+    try:
+        with _inbox() as inbox:
+            say(start)
+            port = 0 if usual is None else _port(usual, options.port)
+            host = make(home, inbox, port, line)
             with host:
                 demo(host, inbox, options.once)
-        except KeyboardInterrupt:
-            console.print("\nAll services have been stopped.")
-        except HostError as error:
-            console.print(f"[red]error:[/] {escape(str(error))}")
+    except KeyboardInterrupt:
+        console.print("\nAll services have been stopped.")
+    except (Stopped, trouble) as error:
+        console.print(f"[red]error:[/] {escape(str(error))}")
+        if host is not None:
             console.print(f"The services' logs stay in {host.logs}")
             return 1
+        shutil.rmtree(home, ignore_errors=True)
+        return 1
     shutil.rmtree(home, ignore_errors=True)
     return 0
 
@@ -124,27 +150,56 @@ def _inbox() -> Iterator[Path]:
     """``./inbox``; what the demo put there is removed in the end, what somebody else did stays."""
     inbox = Path.cwd() / "inbox"
     there = inbox.exists()
-    inbox.mkdir(exist_ok=True)
-    before = set(inbox.iterdir())
     try:
+        inbox.mkdir(exist_ok=True)
+    except FileExistsError:
+        raise Stopped(f"{inbox} is to be watched, and is no directory") from None
+    # Shared by the demos that use it: the last one may remove it.
+    lock = os.open(inbox, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            line(f"Another demo is running on {inbox}: each of the two has all files that land there.")
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        if present := len(list(inbox.iterdir())):
+            line(f"{inbox} has {present} file(s) already, which count as known, and stay.")
         yield inbox
     finally:
-        for path in set(inbox.iterdir()) - before:
-            if path.name.startswith("sales-"):
-                path.unlink()
-        if not there:
-            with contextlib.suppress(OSError):
+        for path in _ours:
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not there:
                 inbox.rmdir()
+        os.close(lock)
 
 
-def _port(usual: int) -> int:
-    """The usual port, or any that is free."""
+def _port(usual: int, asked: int | None) -> int:
+    """The port that is asked for; or the usual one, or any that is free.
+
+    :raises Stopped: if the one that is asked for is not.
+    """
+    if asked:
+        if not _free(asked):
+            raise Stopped(f"port {asked} is taken; give another one, or none for any that is free")
+        return asked
+    if _free(usual):
+        return usual
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = int(sock.getsockname()[1])
+    line(f"Port {usual} is taken, by another one perhaps: this one's is {port}.")
+    return port
+
+
+def _free(port: int) -> bool:
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with contextlib.suppress(OSError):
-            sock.bind(("127.0.0.1", usual))
-            return usual
-    return free_port()
+            sock.bind(("127.0.0.1", port))
+            return True
+    return False
 
 
 def _leave(number: int, frame: object) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.common import EXAMPLES, console, go_on, land, main, row, say
-from tests.services.prefect_host import PrefectHost
+from tests.services.prefect_host import HostError, PrefectHost
 
 EXAMPLE = EXAMPLES / "prefect" / "follow.py"
 POLL = "poll-flow/follow"
@@ -77,4 +77,4 @@ def make(home: Path, inbox: Path, port: int, told: Callable[[str], None]) -> Pre
 
 if __name__ == "__main__":
     start = "1. Prefect's server starts, with its UI (a quarter of a minute or so)"
-    sys.exit(main(__doc__, start, 4200, make, demo))
+    sys.exit(main(__doc__, start, 4200, make, demo, HostError))
