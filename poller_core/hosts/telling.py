@@ -59,6 +59,12 @@ def report(log: Log, poller: ListingPoller) -> None:
     took = "" if status.look_seconds is None else f", which took {status.look_seconds:.3f} s"
     looked = "never" if status.last_look is None else f"{status.last_look:%Y-%m-%d %H:%M:%S} UTC{took}"
     log.info("Watched: %s; entries: %s; last look: %s", status.url, f"{status.entries:,}", looked)
+    if status.complete and status.entries and not status.last_seq:
+        log.info(
+            "Nothing happened there yet: what was there at the first look counts as known. existing='report' "
+            "gives it to a new consumer, 'poller rewind %s --to beginning' to one that is there",
+            status.url,
+        )
     if status.error:
         log.warning("%s can't be looked at: %s", status.url, status.error)
     if status.gaps:

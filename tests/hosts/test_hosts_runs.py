@@ -151,7 +151,17 @@ def test_report(inbox: Path, tmp_path: Path, told: pytest.LogCaptureFixture) -> 
         (inbox / f"{number:04}").touch()
     with FilePoller(inbox, state=tmp_path / "state.db") as watched:
         report(log, watched)
-        (line,) = lines(told)
+        line, known = lines(told)
+        assert known == (
+            "INFO Nothing happened there yet: what was there at the first look counts as known. "
+            "existing='report' gives it to a new consumer, "
+            f"'poller rewind file://{inbox} --to beginning' to one that is there"
+        )
+        told.clear()
+        put(inbox / "new")
+        watched.get_new_events()
+        report(log, watched)
+        assert len(lines(told)) == 1
         assert re.fullmatch(
             rf"INFO Watched: file://{re.escape(str(inbox))}; entries: 1,200; last look: "
             r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, which took \d+\.\d{3} s",
