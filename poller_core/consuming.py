@@ -71,6 +71,12 @@ class Consuming(Poller):
     def _backlog(self) -> Iterator[list[Record]]:
         """What the snapshot holds now, as created."""
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{self!r} can't be copied or handed to another process: hand over its URL, options and state, and "
+            "make a poller of them there. Events can be handed over"
+        )
+
     # -- delivery ------------------------------------------------------------
 
     def get_new_events(self, *, max_age: float = 0.0, progress: Progress | None = None) -> list[Event]:

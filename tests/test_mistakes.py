@@ -303,6 +303,14 @@ def test_an_event_that_is_no_id(inbox, what):
         poller.take(what, "run-1")
 
 
+def test_a_poller_is_not_handed_over(inbox):
+    with FilePoller(inbox) as poller:
+        for hand_over in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="hand over its URL, options and state") as caught:
+                hand_over(poller)
+            assert f"file://{inbox}" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
