@@ -19,6 +19,7 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import NoReturn
 
 from .clock import Clock
 from .delivery import AsyncBatch, Batch, Claim, Waiting
@@ -73,8 +74,8 @@ class Consuming(Poller):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            f"{self!r} can't be copied or handed to another process: hand over its URL, options and state, and "
-            "make a poller of them there. Events can be handed over"
+            f"{self!r} can't be copied or handed to another process: hand over its URL, options and state, "
+            "and make a poller of them there. Events can be handed over"
         )
 
     # -- delivery ------------------------------------------------------------
