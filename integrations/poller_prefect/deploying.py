@@ -126,14 +126,20 @@ def _deployed(options: dict[str, Any]) -> dict[str, Any]:
 
 def _check_values(parameters: Mapping[str, Any]) -> None:
     """What a run would only tell when it is due."""
-    location = Url(parameters["url"])
-    refuse_unknown(location)
-    if location.scheme in OURS:
-        options = {name: value for name, value in parameters.items() if name in OPTIONS and value is not None}
-        options_for(location, {**options, **(parameters.get("options") or {})})
+    url = parameters["url"]
+    if isinstance(url, str) and "{{" not in url:
+        location = Url(url)
+        refuse_unknown(location)
+        _check_options(location, parameters)
     state = parameters.get("state")
     if isinstance(state, str) and is_place(state):
         refuse_own_state(state, STATE)
+
+
+def _check_options(location: Url, parameters: Mapping[str, Any]) -> None:
+    if location.scheme in OURS:
+        options = {name: value for name, value in parameters.items() if name in OPTIONS and value is not None}
+        options_for(location, {**options, **(parameters.get("options") or {})})
 
 
 def _check(arguments: Mapping[str, Any]) -> None:

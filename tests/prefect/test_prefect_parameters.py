@@ -86,6 +86,7 @@ def test_mistakes_are_told_where_a_poll_is_deployed(given, says):
 def test_what_is_no_mistake(state):
     given = {"url": "/data", "state": state, "recurse": True, "include": ["*.csv"], "settle": 5}
     poll_flow.to_deployment("inbox", parameters=given)
+    poll_flow.to_deployment("inbox", parameters={"url": "{{ prefect.variables.url }}", "region": "here"})
 
 
 @pytest.mark.parametrize(
