@@ -370,6 +370,17 @@ def test_what_shows_a_promise_is_there() -> None:
         assert set(files) <= there
 
 
+# -- scaling -------------------------------------------------------------------------------
+
+
+def test_figures_that_were_measured_are_those_of_the_benchmarks() -> None:
+    measured = set(re.findall(r"[\d.,]*\d", (ROOT / "docs" / "benchmarks.md").read_text()))
+    told = re.findall(r"\*\*(.*?)\*\*", (ROOT / "docs" / "scaling.md").read_text())
+    figures = {number for text in told for number in re.findall(r"[\d.,]*\d", text)}
+    assert len(figures) > 25
+    assert figures <= measured
+
+
 # -- what is public ------------------------------------------------------------------------
 
 
