@@ -12,12 +12,18 @@ import airflow
 import pytest
 from packaging.version import Version
 
-from tests import test_docs
+from tests import test_docs, test_docstrings
 from tests.services.airflow_host import AirflowHost
 from tests.test_docs import examples
 
 HERE = Path(__file__).parent
 PAGES = [page for page in test_docs.PAGES if examples(page, "airflow")]
+#: The examples in docstrings that stand in a DAG's file, behind what one imports there.
+DOCSTRINGS = [
+    "from airflow.sdk import DAG",
+    "from poller_airflow import *",
+    *(one.code for one in test_docstrings.examples("poller_airflow") if "Hook" not in one.place),
+]
 EXAMPLES = HERE.parent.parent / "dags_examples" / "airflow"
 
 
@@ -43,6 +49,7 @@ def host(work: Path) -> Iterator[AirflowHost]:
     for page in PAGES:
         code = [text for _, text in examples(page, "airflow")]
         (dags / f"page_{page.stem}.py").write_text("\n".join(code))
+    (dags / "page_docstrings.py").write_text("\n".join(DOCSTRINGS))
     host = AirflowHost(
         work / "home",
         dags,

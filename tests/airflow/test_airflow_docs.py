@@ -1,4 +1,4 @@
-"""The examples for Airflow in README and docs are DAGs that a real Airflow reads."""
+"""The examples for Airflow in README, docs and docstrings are DAGs that a real Airflow reads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DAGS = {
 
 def test_examples_are_dags(host: AirflowHost) -> None:
     assert {page.stem for page in PAGES} == set(DAGS)
-    wanted = {dag for dags in DAGS.values() for dag in dags}
+    wanted = {dag for dags in DAGS.values() for dag in dags} | {"load_letters"}  # of a docstring
 
     def read() -> bool:
         return wanted <= {dag["dag_id"] for dag in host.get("dags", limit=100)["dags"]}

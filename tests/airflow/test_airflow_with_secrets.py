@@ -9,7 +9,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from poller_airflow import PollerHook
 
+from tests import test_docstrings
 from tests.airflow.tools import consumers, found_in
 from tests.services.airflow_host import AirflowHost, HostError
 from tests.services.containers import Box
@@ -137,6 +139,26 @@ def test_sensor_on_a_container(host: AirflowHost, swift_aio: SwiftAIO, keystone:
     assert "path" not in event
     log = host.task_log("sensor_conn", run, "wait")
     assert "Claimed 1 event(s)" in log
+
+
+def test_example_of_the_hook(
+    swift_aio: SwiftAIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In its docstring; here in the tests' own process."""
+    (example,) = (one for one in test_docstrings.examples("poller_airflow") if "Hook" in one.place)
+    monkeypatch.setenv("AIRFLOW_CONN_MY_STORE", json.dumps(connection(swift_aio)))
+    monkeypatch.setenv("AIRFLOW__POLLER__STATE", f"sqlite:///{tmp_path}/state.db")
+    inbox = Box(swift_aio, "inbox", keystone=True).create()
+    try:
+        names = test_docstrings.run(example, PollerHook=PollerHook)
+        inbox.put("a.csv", b"123")
+        # The claim of before had nothing, so it is none yet.
+        test_docstrings.run(example, PollerHook=PollerHook)
+        assert capsys.readouterr().out == "created a.csv\n"
+        assert names["hook"].claims("swift://?inbox", consumer="mine") == [("run-7", 1)]
+    finally:
+        inbox.remove()
+        inbox.close()
 
 
 def test_password_that_a_template_gives(host: AirflowHost, swift_aio: SwiftAIO, keystone: Box) -> None:
