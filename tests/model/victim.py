@@ -28,6 +28,7 @@ from poller_core import (
     UnknownClaim,
     UnknownConsumer,
     UnknownEvent,
+    consuming,
     crashpoints,
     engine,
     listed,
@@ -49,6 +50,7 @@ def small_steps() -> None:
     vars(snapshot).update(PAGE_ENTRIES=4, PAGE_MAX=7, PAGE_MIN=3)
     vars(engine).update(_STEP_PAGES=2, _STEP_RECORDS=4)
     vars(listed).update(_BACKLOG=3)
+    vars(consuming).update(_BACKLOG=3)
 
 
 class Life:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from poller_core import Event, FilePoller, INotifyPoller, listed
+from poller_core import Event, FilePoller, INotifyPoller, consuming
 from tests.faultfs import FaultFileSystem
 from tests.test_async import FAR, SOON
 from tests.test_delivery import Steps, names
@@ -230,7 +230,7 @@ async def test_what_is_not_wanted_wakes_nobody(make, inbox, kind):
 
 
 async def test_what_is_not_wanted_does_not_hold_up_the_journal(make, inbox, monkeypatch):
-    monkeypatch.setattr(listed, "_BACKLOG", 5)
+    monkeypatch.setattr(consuming, "_BACKLOG", 5)
     poller = make(include=["*.csv"])
     async with listening(poller, interval=SECONDS, remind=SECONDS, limit=3) as listener:
         drop(inbox, *(f"{number}.txt" for number in range(8)))
@@ -321,7 +321,7 @@ async def test_a_worker_that_is_woken_gets_all_and_nothing_twice(make, inbox, ki
 
 
 async def test_nothing_of_it_runs_on_the_loop(make, inbox, kind, monkeypatch):
-    monkeypatch.setattr(listed, "_BACKLOG", 5)
+    monkeypatch.setattr(consuming, "_BACKLOG", 5)
     poller = make(kind, include=["*.csv"])
     threads: set[int] = set()
     database = poller._engine.store.database
