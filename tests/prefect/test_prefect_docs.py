@@ -74,6 +74,7 @@ def test_scripts(prefect_host: PrefectHost, inbox: Path, page: Path, line: int, 
     assert prefect_host.stop(name, 60) == 0
 
 
+@pytest.mark.filterwarnings("ignore:'imghdr' is deprecated")  # what Prefect notifies with imports it
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if page.stem != "README"], ids=lambda page: page.stem
 )
