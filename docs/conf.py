@@ -87,7 +87,7 @@ def to_examples(app: Any, page: str, source: list[str]) -> None:
     text = re.sub(
         r"\]\((?:\.\./)+dags_examples/(airflow|prefect)/(\w+)\.(?:py|yaml)\)", r"](#example-\1-\2)", source[0]
     )
-    here = "" if page.startswith("reference/") else "reference/"
+    here = "" if page.startswith("reference/") else "../" * page.count("/") + "reference/"
     source[0] = re.sub(
         r"\]\((?:\.\./)+dags_examples/README\.md(#\w+)?\)",
         lambda found: f"]({here}examples.md{found[1] or ''})",
