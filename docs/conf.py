@@ -51,6 +51,7 @@ def command_line() -> str:
         r"^\x08\n((?: .*\n)+)", lambda found: f"```sh\n{dedent(found[1])}```\n", text, flags=re.MULTILINE
     )
     # Options in sentences; there they would be taken for dashes.
+    text = re.sub(r"'(poller[^'\n]*)'", r"`\1`", text)
     parts = re.split(r"(```.*?```|`[^`\n]*`)", text, flags=re.DOTALL)
     parts[::2] = [re.sub(r"(?<!\w)--?[a-z][\w-]*", r"`\g<0>`", part) for part in parts[::2]]
     text = "".join(parts)

@@ -6,7 +6,7 @@ gives what was created, modified or deleted since it was last asked. With
 
     from poller_core import make_poller
 
-    with make_poller("/data/inbox", recurse=True, state="sqlite:////var/lib/poller/state.db") as poller:
+    with make_poller("/data/inbox", recurse=True, state="/var/lib/poller/state.db") as poller:
         for subject, event in poller.get_new_events():
             print(event, subject.path)
 """

@@ -396,7 +396,20 @@ def test_all_that_is_public_has_a_place(package: str) -> None:
     name = package.removeprefix("poller_")
     told = {
         one.rpartition(".")[2]
-        for one in re.findall(r"^\.\. auto(?:class|function):: ([\w.]+)$", page(name), re.MULTILINE)
+        for one in re.findall(r"^\.\. auto(?:class|function):: ([\w.]+)", page(name), re.MULTILINE)
     }
     errors = set(poller_core.errors.__all__) if package == "poller_core" else set()
     assert set(public) - errors - {"__version__"} <= told
+
+
+def test_signature_of_the_poll_is_its_own() -> None:
+    """It is written out on its page, without Prefect's annotations, which nobody can read."""
+    (told,) = re.findall(r"^\.\. autofunction:: poll_flow\((.*)\)$", page("prefect"), re.MULTILINE)
+    shown = ast.parse(f"def poll_flow({told}): ...").body[0]
+    source = (ROOT / "integrations" / "poller_prefect" / "flow.py").read_text()
+    (real,) = (node for node in ast.walk(ast.parse(source)) if getattr(node, "name", "") == "poll_flow")
+    assert isinstance(shown, ast.FunctionDef)
+    assert isinstance(real, ast.AsyncFunctionDef)
+    for one in real.args.args:
+        one.annotation = None
+    assert ast.unparse(shown.args) == ast.unparse(real.args)
