@@ -174,11 +174,12 @@ def test_a_session_and_a_plugin_of_the_callers(with_one):
         user_domain_id="default",
         project_domain_id="default",
     )
-    session = Session(auth=plugin)
+    http = requests.Session()  # which keystoneauth1 closes itself only in newer releases
+    session = Session(auth=plugin, session=http)
     works(with_one, _bare(with_one), auth=plugin)
     works(with_one, _bare(with_one), session=session)
     assert session.get_token()  # it is the caller's, and was not closed
-    session.close()
+    http.close()
 
 
 # -- TLS ---------------------------------------------------------------------
