@@ -209,6 +209,9 @@ class ListingPoller(Consuming):
 
         A poller without a watch only knows of subjects that are held: it waits for those,
         or for the time to pass.
+
+        :param timeout: at most so many seconds; None: for as long as it takes.
+        :raises PollerClosed: if the poller is closed.
         """
         engine = self._engine
         return engine.wait(engine.due(timeout) if timeout is not None else None)

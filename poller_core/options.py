@@ -143,7 +143,7 @@ class Options:
     existing: str = "ignore"  #: what is there already at the first look: ``"ignore"`` it or ``"report"`` it
     #: Where a new consumer starts: ``"now"``, ``"beginning"`` or a seq; None: as ``existing`` says.
     start: Literal["now", "beginning"] | int | None = None
-    retention: float = 7 * 86400.0  #: how long delivered events are kept, seconds (7 days)
+    retention: float = 30 * 86400.0  #: how long delivered events are kept, seconds (30 days)
     #: How long events are kept that a consumer has not acknowledged, seconds (90 days).
     retention_unread: float = 90 * 86400.0
     full_every: float = 3600.0  #: how often a watched target is listed in full all the same, seconds; about
