@@ -112,7 +112,7 @@ class Consuming(Poller):
 
         :param limit: at most so many events; None: all.
         :param max_age: as in :meth:`get_new_events`.
-        :returns: a batch, of no events if there are none. What is not acknowledged comes again, in the same order.
+        :returns: a batch, of no events if there are none. What is not acknowledged comes again.
         :raises TargetError: if the target had to be looked at, and can't be.
         :raises OffsetTooOld: if the journal no longer has what comes next.
         """
@@ -274,7 +274,7 @@ class Consuming(Poller):
         again, for as long as the journal keeps them. Nothing is kept for a call that
         found no events.
 
-        :param token: what names the run that owns the batch, such as its run id: 1 to 250 printable characters.
+        :param token: what names the run that owns the batch: 1 to 250 printable characters.
         :param limit: at most so many events; None: all.
         :param max_age: a look that began so many seconds ago, in whatever process, is good enough;
             ``math.inf``: don't look, take what the journal has.
@@ -299,7 +299,7 @@ class Consuming(Poller):
     def take(self, event_id: str, token: str) -> Event:
         """One event, in any order: the first token to ask has it, and the same token again.
 
-        The target is not looked at, and the consumer's offset follows as far as everything before it is taken.
+        The target is not looked at, and the consumer's offset follows as far as all before it is taken.
 
         :param event_id: :attr:`Event.id <poller_core.Event.id>`.
         :param token: what names the run, such as its id: 1 to 250 printable characters.
