@@ -13,6 +13,7 @@ Not guaranteed: what :mod:`poller_core.consuming` doesn't.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from abc import abstractmethod
@@ -36,6 +37,8 @@ from .stored import status_of
 from .url import Url
 
 __all__ = ["ListingPoller", "options_for"]
+
+log = logging.getLogger("poller_core")
 
 #: So many events of what is there already are written at a time.
 _BACKLOG = 1000
@@ -124,7 +127,16 @@ class ListingPoller(Consuming):
             excluded = self.options.target
             exclude = Exclude(excluded.exclude, excluded.default_exclude, self.own_keys(store))
             source = self.make_source(exclude)
-            target = store.target(self._digest, str(self.url.without_credentials()), excluded.text())
+            url = str(self.url.without_credentials())
+            target = store.target(self._digest, url, excluded.text())
+            if not (target.complete or target.entries) and any(
+                one.url == url and one.id != target.id for one in store.targets()
+            ):
+                log.warning(
+                    "%s was watched with other options before; that is another target, with a journal of its "
+                    "own ('poller status' lists both)",
+                    url,
+                )
             store.verify_entries(target.id)
             watch = self.make_watch(source)
         except BaseException:

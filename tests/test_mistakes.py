@@ -44,6 +44,21 @@ from tests.races.tools import put
 ROOT = Path(__file__).parent.parent
 
 
+def test_other_options_are_another_target_which_is_told_once(
+    inbox: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = tmp_path / "state.db"
+    FilePoller(inbox, state=state).close()
+    assert not caplog.messages
+    for _ in range(2):
+        FilePoller(inbox, recurse=True, state=state).close()
+    (told,) = (record for record in caplog.records if record.levelno == logging.WARNING)
+    assert told.getMessage() == (
+        f"file://{inbox} was watched with other options before; that is another target, with a journal of "
+        f"its own ('poller status' lists both)"
+    )
+
+
 def test_a_directory_that_can_not_be_read_is_told_once_and_when_it_can(
     inbox: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

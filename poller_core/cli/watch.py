@@ -154,7 +154,7 @@ def open_poller(url: str, common: Common, watched: Watched, reading: Reading) ->
     location = _url(url, watched)
     options: dict[str, Any] = {**watched.options(), **reading.options(), "state": common.place()}
     parsed = options_for(location, options)
-    news = _news(location, common, parsed)
+    first = _is_new(location, common, parsed)
     try:
         with (
             one_message(),
@@ -168,11 +168,15 @@ def open_poller(url: str, common: Common, watched: Watched, reading: Reading) ->
                 )
             _finish_first_look(poller, tell)
     except TargetError:
-        if news is not None:
+        if first:
             _forget_unseen(common, location, parsed)
         raise
-    for text in news or ():
-        notice(common, text)
+    if first and parsed.existing == "ignore":
+        notice(
+            common,
+            f"this was the first look at {location.without_credentials()} with these options: what is there "
+            f"already counts as known (with --existing report it would have been given)",
+        )
     return poller
 
 
@@ -186,24 +190,10 @@ def _finish_first_look(poller: ListingPoller, tell: Progress | None) -> None:
         raise
 
 
-def _news(url: Url, common: Common, options: Options) -> list[str] | None:
-    """What somebody should know who looks at something for the first time; None if it isn't."""
+def _is_new(url: Url, common: Common, options: Options) -> bool:
+    """Whether this is to be the first look at the target."""
     with open_store(common.place()) as store:
-        targets = store.targets()
-        if find_targets(store, str(url.without_credentials()), options.target.text()):
-            return None
-    text, news = str(url.without_credentials()), []
-    if options.existing == "ignore":
-        news.append(
-            f"this was the first look at {text} with these options: what is there already counts as known "
-            f"(with --existing report it would have been given)"
-        )
-    if any(target.url == text for target in targets):
-        news.append(
-            f"{text} was watched with other options before; that is another target, with a journal of its "
-            f"own ('poller status' lists both)"
-        )
-    return news
+        return not find_targets(store, str(url.without_credentials()), options.target.text())
 
 
 def _forget_unseen(common: Common, url: Url, options: Options) -> None:
