@@ -76,7 +76,7 @@ def land(
     :param ended: the runs that have ended and were not shown yet, oldest first.
     """
     say("3. A file lands")
-    drop(inbox, f"sales-{time.strftime('%H%M%S')}.csv")
+    drop(inbox, f"sales-{time.strftime('%H%M%S')}-{os.getpid()}.csv")  # its own, if two demos run
     began = time.monotonic()
     say(f"4. {made}")
     run, *more = host.until("a run to end", ended, 180)
