@@ -48,7 +48,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["python", "shell"])
+@pytest.mark.parametrize("name", ["python", pytest.param("shell", marks=pytest.mark.slow)])
 def test_tutorial(tmp_path, name):
     follow(TUTORIALS / f"{name}.md", tmp_path / "work", leave=SYSTEMD)
 
