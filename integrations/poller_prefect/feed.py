@@ -58,6 +58,8 @@ _KNOWN_FOR = 10.0
 _SURE = 0.3
 #: Seconds between two looks at what has arrived: as long as it should take, but in these bounds.
 _SHORTEST, _LONGEST = 0.1, 1.0
+#: The first one, as long as nothing is known of how long it takes.
+_FIRST = 0.3
 #: How far apart the clocks of server and poller may be.
 _CLOCKS = timedelta(minutes=10)
 
@@ -78,8 +80,9 @@ class _Pace:
     def __init__(self) -> None:
         self._began = time.monotonic()
         self._seen = 0
+        self.sent = False  #: whether something was sent just now, of which nothing can be there yet
         self.confirmed = 0  #: how many events are confirmed, since there was nothing on its way
-        self.pause = _SHORTEST
+        self.pause = _FIRST
 
     def look(self, arrived: int, missing: int) -> None:
         """Note what was seen.
@@ -154,10 +157,12 @@ class Feed:
         self._flying.update((one.raw["id"], one) for one in new)
         self._triggers = any(one.waits_for for one in new)
         await self._send(new)
+        self._pace.sent = bool(new)
 
     async def done(self) -> list[Event]:
         """Those that are confirmed since it was last asked."""
-        if not self._flying:
+        if not self._flying or self._pace.sent:
+            self._pace.sent = False
             return []
         found = await self._stored() + await self._triggered()
         if not found and self._silent():
