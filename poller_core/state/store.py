@@ -243,8 +243,10 @@ class Store:
         meanwhile shows when the change is committed.
         """
         # From the page that holds ``start``, if there is one; then from behind the last one that was fetched.
+        # (MAX() of bytes is known to PostgreSQL from 18 on only.)
         condition = (
-            ">= COALESCE((SELECT MAX(first_key) FROM poller_pages WHERE target_id = ? AND first_key <= ?), ?)"
+            ">= COALESCE((SELECT first_key FROM poller_pages WHERE target_id = ? AND first_key <= ? "
+            "ORDER BY first_key DESC LIMIT 1), ?)"
         )
         values: tuple[int | bytes, ...] = (target_id, start, start)
         ending, parameters = ("", ()) if stop is None else (" AND first_key < ?", (stop,))

@@ -97,7 +97,7 @@ class Services:
         import psycopg
 
         if self._server is None:
-            self._server = self._stack.enter_context(Postgres())
+            self._server = self._stack.enter_context(Postgres(18))
         self._databases += 1
         name = f"matrix_{self._databases}"
         with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:

