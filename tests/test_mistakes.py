@@ -1,24 +1,19 @@
 """The mistakes of a first hour: the message alone has to be enough to get out of each.
 
 :mod:`tests.test_bad_input` has what can't be understood. Here is what can be understood, and is most likely
-not what was meant; what is told of it besides; and what ``docs/how-to/troubleshooting.md`` quotes.
+not what was meant, and what is told of it besides. :mod:`tests.test_troubleshooting` has the page about them.
 """
 
 from __future__ import annotations
 
-import ast
 import copy
 import errno
-import functools
 import logging
 import os
 import pickle
-import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,16 +22,13 @@ from poller_core import (
     FilePoller,
     InvalidOption,
     InvalidUrl,
-    PollerError,
     StateUnreadable,
     TargetError,
     TargetNotFound,
     UnknownEvent,
     UnknownScheme,
     Url,
-    hosts,
     make_poller,
-    open_journal,
 )
 from tests.faultfs import FaultFileSystem
 from tests.races.tools import put
@@ -270,9 +262,13 @@ def test_what_counts_as_known_is_told(inbox, caplog):
 # -- limits --------------------------------------------------------------------
 
 
+def no_instance(nonblocking: bool) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
 def test_no_inotify_instance_left_is_a_warning_with_what_to_do(inbox, monkeypatch, caplog):
     """The limit is the whole user's, so it is made up."""
-    monkeypatch.setattr("inotify_simple.INotify", _no_instance)
+    monkeypatch.setattr("inotify_simple.INotify", no_instance)
     with make_poller(inbox) as poller:
         assert isinstance(poller, FilePoller)
         put(inbox / "a")
@@ -405,168 +401,3 @@ def test_make_with_an_old_python(tmp_path, version, says):
     assert done.returncode == 1
     assert done.stderr == f"error: {says.format(python)}\n"
     assert not (tmp_path / "venv").exists()
-
-
-# -- the page ------------------------------------------------------------------
-
-PAGE = ROOT / "docs" / "how-to" / "troubleshooting.md"
-
-
-def quoted() -> list[str]:
-    """The messages that the page says are ours: the first column of tables with that heading."""
-    found, ours = [], False
-    for line in PAGE.read_text().splitlines():
-        if not line.startswith("|"):
-            ours = False
-        elif line.startswith("| it says"):
-            ours = True
-        elif ours and (match := re.match(r"\| `([^`]+)`", line)):
-            found.append(match[1])
-    return found
-
-
-@functools.cache
-def said() -> list[str]:
-    """Every text in the program, with ``…`` for what is filled in."""
-    texts = []
-    for folder in ("poller_core", "integrations"):
-        for path in (ROOT / folder).rglob("*.py"):
-            texts += [text for text in map(_as_said, ast.walk(ast.parse(path.read_text()))) if text]
-    return texts
-
-
-def _as_said(node: ast.AST) -> str:
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return re.sub(r"%\.?\d*[sdfgr]", "…", node.value)
-    if isinstance(node, ast.JoinedStr):
-        return "".join(_as_said(part) for part in node.values)
-    if isinstance(node, ast.FormattedValue):
-        return "…"
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        left, right = _as_said(node.left), _as_said(node.right)
-        return left + right if left and right else ""
-    return ""
-
-
-def pieces(text: str) -> list[str]:
-    """What stands between the parts that are filled in, but for what is too short to tell anything."""
-    return [piece.strip() for piece in re.split("…|'…'", text) if len(piece.strip()) > 3]
-
-
-def _no_instance(nonblocking: bool) -> None:
-    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-
-class _Keep(logging.Handler):
-    def __init__(self, texts: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self.texts = texts
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.texts.append(record.getMessage())
-
-
-class Told:
-    """What is told of mistakes that are made here."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def of(self, function: Callable[..., object], *args: Any, **options: Any) -> None:
-        """Make a mistake."""
-        try:
-            function(*args, **options)
-        except (PollerError, ImportError, AttributeError, TypeError) as error:
-            self.texts.append(str(error))
-        else:
-            raise AssertionError(f"that is no mistake: {args!r}, {options!r}")
-
-
-@pytest.fixture(scope="module")
-def told(tmp_path_factory) -> list[str]:
-    """The mistakes of the page, as far as they can be made cheaply."""
-    box = tmp_path_factory.mktemp("mistakes")
-    inbox = box / "inbox"
-    inbox.mkdir()
-    (box / "file").touch()
-    found = Told()
-    for path in (*(given.replace("{box}", str(box)) for given, _ in PATHS), box / "file" / "below"):
-        found.of(make_poller, path)
-    for url in ("file://data/inbox", "C:/data", "swif://host/v3?box", "s3://bucket/x", "swift://host/v3"):
-        found.of(make_poller, url)
-    for options in (
-        {"recurese": True},
-        {"interval": 5},
-        {"settle": "5 seconds"},
-        {"events": "create"},
-        {"include": "*.csv,*.txt"},
-        {"include": [f"{inbox}/*.csv"]},
-        {"include": ["2026/*.csv"]},
-        {"consumer": ""},
-        {"state": box},
-        {"state": "~/state.db"},
-        {"state": "sqlite://state.db"},
-        {"state": "/proc/poller/state.db"},
-        {"state": "postgresql+psycopg://poller:hunter2@127.0.0.1:1/poller"},
-        {"state": "postgresql+psycopg://poller:hun/ter2@127.0.0.1:port/poller"},
-    ):
-        found.of(make_poller, inbox, **options)
-    found.of(open_journal, box / "nowhere.db")
-    advice = hosts.Advice("Airflow", url=str, state="", option=str)
-    for function, *args in (
-        (hosts.refuse_relative, "data/inbox"),
-        (hosts.refuse_relative, "~/inbox"),
-        (hosts.refuse_relative, "/data/*.csv"),
-        (hosts.prepare_state, "state.db", "the settings"),
-        (hosts.prepare_state, ":memory:", "the settings"),
-    ):
-        found.of(function, *args)
-    found.of(hosts.refuse_secrets, "swift://alice:hunter2@host/v3?box", advice=advice)
-    for module, oldest in (("airflow", "3.1"), ("prefect", "3.6.24")):
-        missing = ModuleNotFoundError(name=module)
-        found.texts.append(str(hosts.not_installed(missing, module, "not-there-at-all", oldest)))
-    alice = {"username": "alice", "password": "hunter2", "project_name": "demo"}
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if re.match("(OS|ST)_|.*_proxy$", name, re.IGNORECASE)]:
-            patch.delenv(name)
-        found.of(make_poller, "swift://127.0.0.1:1/v3?box", retries=0)
-        found.of(make_poller, "swift://127.0.0.1:1/v3?box", retries=0, credentials=alice)
-        patch.setenv("http_proxy", "http://127.0.0.1:1")
-        found.of(make_poller, "swift://keystone.example.org/v3?box", retries=0, credentials=alice)
-        # The limit is the whole user's, so it is made up.
-        patch.setattr("inotify_simple.INotify", _no_instance)
-        handler = _Keep(found.texts)
-        logging.getLogger("poller_core").addHandler(handler)
-        make_poller(inbox).close()
-        logging.getLogger("poller_core").removeHandler(handler)
-    with make_poller(inbox) as poller:
-        put(inbox / "a")
-        (event,) = poller.get_new_events()
-        found.of(poller.next_batch, limit=0)
-        found.of(poller.claim, "")
-        found.of(poller.take, event, "run-1")
-        found.of(pickle.dumps, poller)
-        found.of(getattr, event, "path")
-    found.of(poller.get_new_events)
-    return [" ".join(text.split()) for text in found.texts]
-
-
-@pytest.mark.parametrize("message", quoted())
-def test_what_the_page_quotes_is_what_is_said(message, told):
-    """By a mistake that was made here; else each piece of it stands in the program."""
-    pattern = ".*".join(map(re.escape, message.split("…")))
-    if not any(re.search(pattern, text, re.DOTALL) for text in told):
-        for piece in pieces(message):
-            assert any(piece in text for text in said()), f"nobody says {piece!r}"
-
-
-def test_the_page_quotes_messages(told):
-    assert len(quoted()) > 60
-    assert not any(piece in text for piece in pieces("… nobody would say that …") for text in said())
-    made = [
-        one
-        for one in quoted()
-        if any(re.search(".*".join(map(re.escape, one.split("…"))), text) for text in told)
-    ]
-    assert len(made) > len(quoted()) / 2
-    assert not any("hunter2" in text or "ter2" in text for text in told)
