@@ -64,7 +64,7 @@ endif
 # Two lanes: each waits a good part of the time for servers and for clocks. What is in neither is in "make test-long".
 test: lint docs ## All checks, and all tests that half an hour has room for
 	@.ci/venv swift
-	@.ci/lanes "test-core test-airflow-oldest test-prefect-oldest test-both" "test-airflow test-prefect"
+	@.ci/lanes "test-core test-prefect-oldest test-both" "test-airflow test-prefect test-airflow-oldest"
 
 test-long: ## What "make test" leaves out: the rest of what takes long, and all of it with the oldest releases
 	@$(MAKE) --no-print-directory test-airflow NEWEST_AIRFLOW=tests/airflow/test_airflow_tutorial.py
