@@ -320,7 +320,7 @@ def test_openstacksdk_that_is_missing(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "openstack", None)
-    with pytest.raises(PollerRefused, match=r"clouds.yaml.*pip install 'poller-core\[clouds\]'"):
+    with pytest.raises(PollerRefused, match=r"clouds.yaml.*pip install 'poller-core\[swift,clouds\]'"):
         SwiftPoller("swift://h/v3?c", cloud="mine")
 
 
