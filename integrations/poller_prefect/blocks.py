@@ -14,14 +14,14 @@ from typing import Any, ClassVar
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
-from poller_core import check_credentials, check_state
+from poller_core import Options, check_credentials, check_state
 from poller_core.hosts import CREDENTIALS, SWIFT_OPTIONS
 
 __all__ = ["RETENTION", "RETENTION_UNREAD", "PollerState", "SwiftCredentials"]
 
-#: A run may be retried, and wants its files again, long after it ended; seconds.
-RETENTION = 30 * 86400.0
-RETENTION_UNREAD = 90 * 86400.0
+#: The engine's, so that whoever looks prunes alike; seconds.
+RETENTION = Options.retention
+RETENTION_UNREAD = Options.retention_unread
 
 
 class PollerState(Block):
