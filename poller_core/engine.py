@@ -97,6 +97,9 @@ class Engine:
         self.settling = Settling(clock, options.target.settle, 0.0)
         self._lock = threading.RLock()
         self._began = float("-inf")  # when the last look that was finished began, monotonic
+        self._origin = clock.origin()
+        self._recalled = False  # whether what earlier processes saw was taken over
+        self._left = False  # whether there is anything of it in the state
         self._whole = True
         self._todo: list[Span] = []
         self._closed: set[bytes] = set()
@@ -178,6 +181,7 @@ class Engine:
             identity = source.begin(target.identity)
             try:
                 self.settling.adjust(source.slack, source.skew)
+                self._recall()
                 self._look_at(target, identity, held_only)
             finally:
                 source.close()
@@ -235,7 +239,7 @@ class Engine:
             if again:
                 look.commit()
                 self.clock.sleep(self.settling.wait)
-                due = self.settling.begin()
+                due = self.settling.begin(again=True)
                 look.over([key_span(key) for key in again])
         look.commit(final=True)
         if not report:
@@ -249,7 +253,7 @@ class Engine:
             # A write in the same tick as the last one before the listing leaves no trace in the fingerprint.
             # So that tick must be over before anybody is told that what is there now is known.
             self.clock.sleep(self.source.slack)
-        self.settling.forget(due)
+        self.settling.forget(due, whole)
         self._gaps = [
             gap for gap in self._gaps if not any(gap.span.within(span) for span in spans)
         ] + look.gaps
@@ -262,6 +266,25 @@ class Engine:
             # A first look that was resumed did not walk, and so does not watch, what lies before.
             self._whole = self.watch is not None and bool(target.resume_key)
             self._next_full = self._schedule_full()
+
+    def _recall(self) -> None:
+        """Once: go on from what an earlier process held, so that looking once a process is enough."""
+        if self._recalled or self._origin is None:
+            return
+        offset, observed = self.store.observations.load(self.target_id, self._origin)
+        self.settling.recall(offset, observed)
+        self._recalled, self._left = True, bool(observed)
+
+    def _leave(self) -> None:
+        """Leave what is held to the next process; without it, subjects are held for longer, no more."""
+        if not self._recalled or self._origin is None or self.store.private:
+            return
+        observed = self.settling.observed()
+        if observed or self._left:
+            with contextlib.suppress(StateError):
+                self.store.observations.save(
+                    self.target_id, self._origin, self.settling.offset, observed, self.clock.wall()
+                )
 
     def _plan(self, target: Target, due: list[bytes]) -> list[Span]:
         """What to list now; ``due`` are held subjects that may be quiet by now."""
@@ -386,6 +409,7 @@ class Engine:
             if self.watch is not None:
                 self.watch.close()
             self.source.end()
+            self._leave()
 
 
 def _without(keys: frozenset[bytes], listing: Iterable[Chunk | Gap]) -> Iterator[Chunk | Gap]:

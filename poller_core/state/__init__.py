@@ -5,7 +5,7 @@
 migrations), ``files`` (making a file), ``records`` and ``journal`` (events),
 ``targets``, ``store`` (snapshots and events), ``consumers``, ``reading``, ``ownership``,
 ``single``, ``handlers`` and ``retention`` (who has read what), ``leases`` and ``pgleases``,
-``checks``, ``repair`` and ``salvage``.
+``observed`` (what was seen and not reported), ``checks``, ``repair`` and ``salvage``.
 
 Nothing in here knows what is watched, or what a page holds.
 """

@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeAlias
 from ..errors import OffsetTooOld, StateDamaged, StateError
 from .database import Database
 from .journal import EVERYBODY, NOBODY, JournalRow
+from .observed import decode_observed
 from .ownership import HANDLER, decode_ranges
 from .schema import TABLES
 from .sqlite import SqliteDatabase
@@ -101,6 +102,7 @@ def examine(database: Database, unpack: Unpack, keys: Keys) -> Iterator[Problem]
         yield from _journal(database, target)
         yield from _consumers(database, target)
         yield from _claims(database, target)
+        yield from _observed(database, target)
     yield from _orphans(database)
 
 
@@ -399,6 +401,27 @@ def _claims(database: Database, target: Target) -> Iterator[Problem]:
 def _called(consumer: str) -> str:
     name = consumer.removeprefix(HANDLER)
     return f"consumer {name!r}" if name == consumer else f"handler {name!r}"
+
+
+def _observed(database: Database, target: Target) -> Iterator[Problem]:
+    for origin, digest, blob in database.rows(
+        "SELECT origin, digest, blob FROM poller_observed WHERE target_id = ?", (target.id,)
+    ):
+        try:
+            decode_observed(digest, blob)
+        except StateDamaged as error:
+            yield Problem(
+                "error",
+                target.url,
+                str(error),
+                cost="nothing: they are held until they were seen once more",
+                statements=(
+                    (
+                        "DELETE FROM poller_observed WHERE target_id = ? AND origin = ?",
+                        (target.id, origin),
+                    ),
+                ),
+            )
 
 
 # -- what belongs to nothing ------------------------------------------------------------------

@@ -226,4 +226,5 @@ _COSTS = {
     "takes": "an event whose taker is missing is delivered again, counts as read, or can be taken again",
     "returned": "an event that was given back and is missing is not delivered again",
     "dead": "dead letters that are missing can't be tried again",
+    "observed": "nothing: subjects that are not quiet yet are held until they were seen once more",
 }

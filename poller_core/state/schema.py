@@ -22,10 +22,10 @@ __all__ = ["MIGRATIONS", "TABLES", "check_version", "current_version", "prepare"
 Migration: TypeAlias = Sequence[str] | Callable[[Database], None]
 
 #: The tables of the newest version that belong to a target.
-TABLES = ("pages", "journal", "consumers", "claims", "takes", "returned", "dead")
+TABLES = ("pages", "journal", "consumers", "claims", "takes", "returned", "dead", "observed")
 
 #: Those with few rows, which have no digests: all but the pages and the journal.
-SMALL_TABLES = ("meta", "targets", "consumers", "claims", "takes", "returned", "dead")
+SMALL_TABLES = ("meta", "targets", "consumers", "claims", "takes", "returned", "dead", "observed")
 
 #: Version -> what makes it out of the version before. Never change one that was released.
 #: Types are written as {int}, {real}, {text} and {blob}.
@@ -65,6 +65,11 @@ MIGRATIONS: dict[int, Migration] = {
             target_id {int} NOT NULL, consumer {text} NOT NULL, seq {int} NOT NULL,
             attempts {int} NOT NULL, error {text} NOT NULL, died_at {real} NOT NULL,
             event {text} NOT NULL, PRIMARY KEY (target_id, consumer, seq))""",
+    ),
+    2: (
+        """CREATE TABLE poller_observed (
+            target_id {int} NOT NULL, origin {text} NOT NULL, saved_at {real} NOT NULL,
+            digest {blob} NOT NULL, blob {blob} NOT NULL, PRIMARY KEY (target_id, origin))""",
     ),
 }
 

@@ -26,6 +26,7 @@ from .consumers import Consumers
 from .database import Database
 from .files import make_state_file
 from .handlers import Handlers
+from .observed import Observations
 from .records import Numbered, Record
 from .retention import prune
 from .schema import SMALL_TABLES, TABLES, prepare
@@ -131,6 +132,7 @@ class Store:
         self.database = database
         self.consumers = Consumers(database)
         self.handlers = Handlers(database)
+        self.observations = Observations(database)
 
     def __repr__(self) -> str:
         return f"<Store {self.url}>"

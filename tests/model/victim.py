@@ -254,6 +254,9 @@ class Life:
         extra = self.kind(self.root, recurse=True, state=self.state, consumer="extra", start=1, retention=0)
         self.tell("extra", "given", extra.get_new_events())
         extra.close()
+        with self.kind(self.root, recurse=True, state=self.state, settle=86400, existing="report") as patient:
+            assert patient.get_new_events() == []
+            assert patient.status().held
         try:
             store.consumers.forget(target, "extra")
         except UnknownConsumer:

@@ -408,7 +408,7 @@ def test_a_broken_file_that_is_in_use(tmp_path: Path) -> None:
 def test_a_broken_file_of_a_later_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "state.db"
     with monkeypatch.context() as patched:
-        patched.setitem(schema.MIGRATIONS, 2, ())
+        patched.setitem(schema.MIGRATIONS, schema.current_version() + 1, ())
         large_state(path)
     broken(path, leaf_of(path, "poller_pages", 3))
     with pytest.raises(StateNewer):

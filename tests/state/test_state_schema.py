@@ -1,4 +1,4 @@
-"""Versions and migrations; and a state of version 1, which has to open for ever."""
+"""Versions and migrations; and a state of each version, which has to open for ever."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from poller_core.errors import StateDamaged, StateNewer, WriteConflict
 from poller_core.state import SnapshotChange, Store, open_store, schema
 from poller_core.state.checks import check_store
 from poller_core.state.database import Database
+from poller_core.state.observed import Observed
 from tests.state.helpers import add, finish, keys_of, seqs, some, start, target_of, unpack
 
-FIXTURE = Path(__file__).parent / "fixtures" / "v1.sql"
+FIXTURES = Path(__file__).parent / "fixtures"
+CURRENT = schema.current_version()
+NEXT, LATER = CURRENT + 1, CURRENT + 2
 
 
 def version_of(store: Store) -> str:
@@ -25,16 +28,16 @@ def version_of(store: Store) -> str:
 
 def test_a_new_state_is_of_the_current_version(state_url: str) -> None:
     with open_store(state_url) as store:
-        assert version_of(store) == "1" == str(schema.current_version())
+        assert version_of(store) == "2" == str(CURRENT)
 
 
 def test_a_state_of_a_later_version_is_refused(state_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_store(state_url) as store:
         target = target_of(store)
-        monkeypatch.setitem(schema.MIGRATIONS, 2, ())
+        monkeypatch.setitem(schema.MIGRATIONS, NEXT, ())
         open_store(state_url).close()
-        monkeypatch.delitem(schema.MIGRATIONS, 2)
-        with pytest.raises(StateNewer, match="version 2"):
+        monkeypatch.delitem(schema.MIGRATIONS, NEXT)
+        with pytest.raises(StateNewer, match=f"version {NEXT}"):
             open_store(state_url)
         # Nor does a program write into it that had it open before.
         with pytest.raises(StateNewer):
@@ -84,16 +87,16 @@ def test_a_migration(state_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         store.consumers.create(target.id, "c")
     monkeypatch.setitem(
         schema.MIGRATIONS,
-        2,
+        NEXT,
         (
             "ALTER TABLE poller_targets ADD COLUMN colour {text}",
             "CREATE TABLE poller_new (size {int}, x {blob})",
         ),
     )
-    monkeypatch.setitem(schema.MIGRATIONS, 3, _second)
+    monkeypatch.setitem(schema.MIGRATIONS, LATER, _second)
     for _ in range(2):
         with open_store(state_url) as store:
-            assert version_of(store) == "3"
+            assert version_of(store) == str(LATER)
             assert [row.name for row in store.consumers.all(target.id)] == ["c-2"]
             assert store.database.row("SELECT colour FROM poller_targets") == (None,)
             assert store.reload(target.id) == target
@@ -107,19 +110,21 @@ def test_a_migration_that_fails_changes_nothing(state_url: str, monkeypatch: pyt
     with open_store(state_url) as store:
         target = target_of(store)
         store.consumers.create(target.id, "c")
-    monkeypatch.setitem(schema.MIGRATIONS, 2, ("CREATE TABLE poller_new (size {int})",))
-    monkeypatch.setitem(schema.MIGRATIONS, 3, fails)
+    monkeypatch.setitem(schema.MIGRATIONS, NEXT, ("CREATE TABLE poller_new (size {int})",))
+    monkeypatch.setitem(schema.MIGRATIONS, LATER, fails)
     with pytest.raises(ZeroDivisionError):
         open_store(state_url)
-    monkeypatch.delitem(schema.MIGRATIONS, 2)
-    monkeypatch.delitem(schema.MIGRATIONS, 3)
+    monkeypatch.delitem(schema.MIGRATIONS, NEXT)
+    monkeypatch.delitem(schema.MIGRATIONS, LATER)
     with open_store(state_url) as store:
-        assert version_of(store) == "1"
+        assert version_of(store) == str(CURRENT)
         assert not store.database.has_table("poller_new")
         assert [row.name for row in store.consumers.all(target.id)] == ["c"]
 
 
-MIGRATING = """
+MIGRATING = (
+    f"NEXT, LATER = {NEXT}, {LATER}"
+    + """
 import os, signal
 from poller_core.state import schema
 def second(database):
@@ -127,11 +132,12 @@ def second(database):
         database.run("UPDATE poller_consumers SET name = 'lost'")
         os.kill(os.getpid(), signal.SIGKILL)
     database.run("UPDATE poller_targets SET entries = entries + 1")
-schema.MIGRATIONS[2] = ("CREATE TABLE poller_new (size {int})",)
-schema.MIGRATIONS[3] = second
+schema.MIGRATIONS[NEXT] = ("CREATE TABLE poller_new (size {int})",)
+schema.MIGRATIONS[LATER] = second
 input()
 open_store(A[0]).close()
 """
+)
 
 
 def test_a_migration_that_is_killed_changes_nothing(state_url: str) -> None:
@@ -143,7 +149,7 @@ def test_a_migration_that_is_killed_changes_nothing(state_url: str) -> None:
     killed.stdin.write("\n")
     finish(killed, -9)
     with open_store(state_url) as store:
-        assert version_of(store) == "1"
+        assert version_of(store) == str(CURRENT)
         assert not store.database.has_table("poller_new")
         assert [row.name for row in store.consumers.all(target.id)] == ["c"]
 
@@ -158,18 +164,18 @@ def test_processes_that_migrate_at_once_do_it_once(state_url: str, monkeypatch: 
         process.stdin.flush()
     for process in running:
         finish(process)
-    monkeypatch.setitem(schema.MIGRATIONS, 2, ())
-    monkeypatch.setitem(schema.MIGRATIONS, 3, ())
+    monkeypatch.setitem(schema.MIGRATIONS, NEXT, ())
+    monkeypatch.setitem(schema.MIGRATIONS, LATER, ())
     with open_store(state_url) as store:
         assert store.reload(target.id).entries == 1
 
 
-# -- a state as version 1 wrote it -----------------------------------------------------------
+# -- a state as each version wrote it -----------------------------------------------------------
 
 
-def load_fixture(url: str) -> None:
+def load_fixture(url: str, version: int) -> None:
     """Put the dump into a database of either kind."""
-    text = FIXTURE.read_text()
+    text = (FIXTURES / f"v{version}.sql").read_text()
     if url.startswith("sqlite:///"):
         connection = sqlite3.connect(url.removeprefix("sqlite:///"))
         connection.executescript(text)
@@ -184,9 +190,11 @@ def load_fixture(url: str) -> None:
         server.execute(text.encode())
 
 
-def test_a_state_of_version_1(state_url: str) -> None:
-    load_fixture(state_url)
+@pytest.mark.parametrize("version", range(1, CURRENT + 1))
+def test_a_state_of_each_version(state_url: str, version: int) -> None:
+    load_fixture(state_url, version)
     with open_store(state_url) as store:
+        assert version_of(store) == str(CURRENT)
         assert check_store(store, unpack, keys_of) == []
         (target,) = store.targets()
         assert (target.url, target.epoch) == ("file:///srv/inbox", "00112233445566ff")
@@ -218,6 +226,11 @@ def test_a_state_of_version_1(state_url: str) -> None:
         assert taken.record.key == b"k000008"
         (dead,) = store.consumers.dead(target.id, "main")
         assert (dead.seq, dead.attempts, dead.error, dead.event) == (11, 3, "exit code 1", '{"seq": 11}')
+
+        offset, observed = store.observations.load(target.id, "boot")
+        assert (offset, observed) == (
+            (0.0, []) if version == 1 else (1.6e9, [Observed(b"new", b"mark", 2.5, 60.0)])
+        )
 
         # And it can be written to.
         with pytest.raises(WriteConflict):

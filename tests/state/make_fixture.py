@@ -1,8 +1,8 @@
 """Writes the dump of a state that ``test_state_schema`` opens.
 
-Run once for version 1, as ``python -m tests.state.make_v1``, and kept: the dump
-shows that later releases read what this one wrote. For a later version, copy
-this to ``make_v2.py``; never run it again over an old dump.
+Run once for each version, as ``python -m tests.state.make_fixture``, and kept: the
+dump shows that later releases read what this one wrote. It refuses to write over
+the dump of a version.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
-from poller_core.state import Record, SnapshotChange, event_id, open_store
+from poller_core.state import Record, SnapshotChange, event_id, open_store, schema
+from poller_core.state.observed import Observed
 from tests.state.helpers import page, some
 
-OUTPUT = Path(__file__).parent / "fixtures" / "v1.sql"
+OUTPUT = Path(__file__).parent / "fixtures" / f"v{schema.current_version()}.sql"
 
 
 def main() -> None:
@@ -22,7 +23,8 @@ def main() -> None:
         path = Path(directory) / "state.db"
         fill(path)
         connection = sqlite3.connect(path)
-        OUTPUT.write_text("\n".join(connection.iterdump()) + "\n")
+        with OUTPUT.open("x") as output:
+            output.write("\n".join(connection.iterdump()) + "\n")
         connection.close()
 
 
@@ -69,6 +71,7 @@ def fill(path: Path) -> None:
             target.id, "late", "beginning", iter([[Record(1, b"a"), Record(1, b"m", 5, 1600000000000000000)]])
         )
         store.look_done(target.id, 1700000000.5, 0.25, '{"gaps":[]}')
+        store.observations.save(target.id, "boot", 1.6e9, [Observed(b"new", b"mark", 2.5, 60.0)], 1.7e9)
 
 
 if __name__ == "__main__":
