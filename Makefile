@@ -78,7 +78,7 @@ LONG ?=
 NEWEST_AIRFLOW := $(if $(LONG),tests/airflow,tests/airflow --ignore=tests/airflow/test_airflow_tutorial.py)
 OLDEST_AIRFLOW := $(if $(LONG),tests/airflow,tests/airflow/test_airflow_sensors.py)
 NEWEST_PREFECT := $(if $(LONG),tests/prefect -n 2 --dist loadfile,$(patsubst %,tests/prefect/test_prefect_%.py, \
-	called direct triggered batches deployed parameters served with_secrets))
+	called direct triggered batches deployed pace parameters served with_secrets))
 OLDEST_PREFECT := $(if $(LONG),tests/prefect,tests/prefect/test_prefect_called.py tests/prefect/test_prefect_direct.py)
 HOSTS := --ignore=tests/airflow --ignore=tests/prefect --ignore=tests/both
 

@@ -40,6 +40,7 @@ from poller_core import Event
 from .api import Server
 from .automations import awaited
 from .events import host_event
+from .pace import Pace
 
 __all__ = ["Feed"]
 
@@ -56,10 +57,6 @@ _SILENCE = 30.0
 _KNOWN_FOR = 10.0
 #: A look that is not older tells nothing new, seconds.
 _SURE = 0.3
-#: Seconds between two looks at what has arrived: as long as it should take, but in these bounds.
-_SHORTEST, _LONGEST = 0.1, 1.0
-#: The first one, as long as nothing is known of how long it takes.
-_FIRST = 0.3
 #: How far apart the clocks of server and poller may be.
 _CLOCKS = timedelta(minutes=10)
 
@@ -72,31 +69,6 @@ class _Flying:
     raw: dict[str, Any]
     waits_for: set[str]  #: automations that have not said that they ran; empty: only to be stored
     executed: set[str] = field(default_factory=set)
-
-
-class _Pace:
-    """When it is worth looking again: when the next ones should be there, by how fast they came so far."""
-
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-        self._seen = 0
-        self.sent = False  #: whether something was sent just now, of which nothing can be there yet
-        self.confirmed = 0  #: how many events are confirmed, since there was nothing on its way
-        self.pause = _FIRST
-
-    def look(self, arrived: int, missing: int) -> None:
-        """Note what was seen.
-
-        :param arrived: how many have arrived besides those that are confirmed.
-        :param missing: how many more have to, for something to be confirmed.
-        """
-        seen = self.confirmed + arrived
-        if seen == self._seen:  # the server waits for something, or is away
-            self.pause = min(_LONGEST, 1.5 * self.pause)
-        else:
-            self._seen = seen
-            rate = seen / max(0.001, time.monotonic() - self._began)
-            self.pause = min(_LONGEST, max(_SHORTEST, missing / rate))
 
 
 class Feed:
@@ -122,7 +94,7 @@ class Feed:
         self._heard = time.monotonic()
         self._outages = 0
         self._triggers = True  # until it is known that nothing is triggered
-        self._pace = _Pace()
+        self._pace = Pace()
         self.failed: dict[str, str] = {}  #: why the automations of an event failed, by our event's id
 
     @property
@@ -152,7 +124,7 @@ class Feed:
             raw = self.raw(event)
             new.append(_Flying(event, raw, awaited(automations, raw)))
         if not self._flying:
-            self._pace = _Pace()
+            self._pace = Pace()
             self._heard, self._outages = time.monotonic(), self._server.outages
         self._flying.update((one.raw["id"], one) for one in new)
         self._triggers = any(one.waits_for for one in new)
@@ -164,7 +136,9 @@ class Feed:
         if not self._flying or self._pace.sent:
             self._pace.sent = False
             return []
+        self._pace.begin()
         found = await self._stored() + await self._triggered()
+        self._pace.end()
         if not found and self._silent():
             found = await self._send_again()
         if found:
@@ -227,11 +201,11 @@ class Feed:
             part = ids[start : start + _COUNTED]
             count = await self._server.count(part, self._since(part))
             if count < len(part):
-                self._pace.look(len(found) + count, len(part) - count)
+                self._pace.note(len(found) + count, len(part) - count)
                 break
             found += part
         else:
-            self._pace.look(len(found), 1)
+            self._pace.note(len(found), 1)
         return await self._untriggered(found)
 
     async def _untriggered(self, found: list[str]) -> list[str]:
@@ -275,5 +249,5 @@ class Feed:
                     self.failed[one.event.id] = f"automation {name!r} failed: {reason}"
                 if one.executed >= one.waits_for and key not in confirmed:
                     confirmed.append(key)
-        self._pace.look(len(confirmed), 1)
+        self._pace.note(len(confirmed), 1)
         return confirmed

@@ -119,7 +119,7 @@ def test_timeout_and_soft_fail(host: AirflowHost, inbox: Path, way: str) -> None
     run = host.trigger(dag, {"inbox": str(inbox)})
     assert host.finished(dag, run) == "failed"
     assert host.task(dag, run, "hard")["state"] == "failed"
-    assert host.task(dag, run, "soft")["state"] == "skipped"
+    assert host.task(dag, run, "soft")["state"] == "skipped", host.task_log(dag, run, "soft")
 
 
 def test_dag_test(host: AirflowHost, inbox: Path) -> None:
