@@ -27,7 +27,7 @@ from .engine import Engine, Progress
 from .errors import InvalidOption
 from .events import Event
 from .lease import Lease, take_lease
-from .options import seconds
+from .options import Seconds, seconds
 from .poller import Poller
 from .pump import Subscription
 from .sharing import Shared
@@ -80,18 +80,20 @@ class Consuming(Poller):
 
     # -- delivery ------------------------------------------------------------
 
-    def get_new_events(self, *, max_age: float = 0.0, progress: Progress | None = None) -> list[Event]:
+    def get_new_events(self, *, max_age: Seconds = 0.0, progress: Progress | None = None) -> list[Event]:
         """What happened since the last call.
 
         Acknowledges what the last call gave out, looks at the target, and gives out
         what the consumer has not had.
 
-        :param max_age: a look that began so many seconds ago is good enough (of another consumer, say).
+        :param max_age: a look that began so many seconds ago is good enough (of another consumer, say); a
+            number, or a ``timedelta``.
         :param progress: called now and then with the number of entries listed so far.
         :returns: events, in order; each unpacks as ``(subject, event)``.
         :raises TargetError: if the target can't be looked at; nothing is concluded from that.
         :raises OffsetTooOld: if the journal no longer has what this consumer would be given next.
         """
+        max_age = seconds("max_age", max_age, endless=True)
         with self._lock:
             self.acknowledge()
             self._engine.look(max_age, progress)
@@ -105,7 +107,7 @@ class Consuming(Poller):
                 self._ack(self._handed)
                 self._handed = None
 
-    def next_batch(self, limit: int | None = 1000, *, max_age: float = 0.0) -> Batch:
+    def next_batch(self, limit: int | None = 1000, *, max_age: Seconds = 0.0) -> Batch:
         """The next events of the consumer, to be acknowledged as one.
 
         Looks at the target, unless ``limit`` events are waiting already.
@@ -116,6 +118,7 @@ class Consuming(Poller):
         :raises TargetError: if the target had to be looked at, and can't be.
         :raises OffsetTooOld: if the journal no longer has what comes next.
         """
+        max_age = seconds("max_age", max_age, endless=True)
         with self._lock:
             pending = self._pending(limit)
             if limit is None or len(pending.events) < limit:
@@ -139,7 +142,7 @@ class Consuming(Poller):
         finish_events(engine.store.database, engine.target_id, self.consumer, ids, self._select)
 
     async def batches(
-        self, interval: float = 30.0, limit: int | None = 1000
+        self, interval: Seconds = 30.0, limit: int | None = 1000
     ) -> AsyncGenerator[AsyncBatch, None]:
         """Batches as they come, for ever.
 
@@ -177,7 +180,7 @@ class Consuming(Poller):
             self._subscriptions.remove(subscription)
             subscription.close()
 
-    async def news(self, interval: float = 30.0) -> AsyncGenerator[None, None]:
+    async def news(self, interval: Seconds = 30.0) -> AsyncGenerator[None, None]:
         """Tells when a look has found something, for ever; whoever is told reads it with :meth:`next_batch`.
 
         At once when the target is watched and something happens in it, whether or not the
@@ -206,11 +209,11 @@ class Consuming(Poller):
 
     async def wakeups(
         self,
-        interval: float = 30.0,
+        interval: Seconds = 30.0,
         *,
-        remind: float = 60.0,
+        remind: Seconds = 60.0,
         limit: int | None = 1000,
-        batch_for: float = 0.0,
+        batch_for: Seconds = 0.0,
     ) -> AsyncGenerator[Waiting, None]:
         """Tells when there is something for the consumer, for ever; gives nothing out.
 
@@ -265,7 +268,7 @@ class Consuming(Poller):
             subscription.close()
 
     def claim(
-        self, token: str, limit: int | None = 1000, *, max_age: float = 0.0, batch_for: float = 0.0
+        self, token: str, limit: int | None = 1000, *, max_age: Seconds = 0.0, batch_for: Seconds = 0.0
     ) -> Claim:
         """A batch that belongs to a token, for ever.
 
@@ -284,6 +287,7 @@ class Consuming(Poller):
         """
         check_token(token)
         self._check_limit(limit)
+        max_age = seconds("max_age", max_age, endless=True)
         batch_for = seconds("batch_for", batch_for)
         with self._lock:
             engine = self._engine
@@ -323,7 +327,7 @@ class Consuming(Poller):
         return count
 
     @contextmanager
-    def lease(self, wait: float = 0.0) -> Iterator[Lease]:
+    def lease(self, wait: Seconds = 0.0) -> Iterator[Lease]:
         """Be the only one that polls this target as this consumer, for the length of a block.
 
         For programs of which several run although one would do: the others end, or wait

@@ -12,7 +12,6 @@ is acknowledged: work is done twice at worst, and no event is lost.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 
@@ -54,7 +53,7 @@ def take_lease(lock: LeaseLock, wait: object, ended: threading.Event, what: str)
     :raises LeaseHeld: if another one still has it then.
     :raises PollerClosed: if ``ended`` was set.
     """
-    patience = math.inf if wait == math.inf else seconds("wait", wait)
+    patience = seconds("wait", wait, endless=True)
     end = time.monotonic() + patience
     pause = _PAUSE
     try:

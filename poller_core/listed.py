@@ -14,6 +14,7 @@ Not guaranteed: what :mod:`poller_core.consuming` doesn't.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 from abc import abstractmethod
@@ -27,7 +28,7 @@ from .engine import Engine, Progress
 from .errors import PollerClosed
 from .filters import Exclude, Patterns
 from .listing import Kind, Source, Watch
-from .options import Options
+from .options import Options, Seconds, seconds
 from .poller import registered
 from .pump import Pump, Subscription
 from .sharing import Shared, share
@@ -216,17 +217,19 @@ class ListingPoller(Consuming):
         engine = self._engine
         return status_of(engine.store, engine.target_id, engine.health)
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait(self, timeout: Seconds | None = None) -> bool:
         """Block until there is something to look at, or for so many seconds; whether there is.
 
         A poller without a watch only knows of subjects that are held: it waits for those,
         or for the time to pass.
 
-        :param timeout: at most so many seconds; None: for as long as it takes.
+        :param timeout: at most so many seconds, or a ``timedelta``; None: for as long as it takes.
         :raises PollerClosed: if the poller is closed.
         """
         engine = self._engine
-        return engine.wait(engine.due(timeout) if timeout is not None else None)
+        most = math.inf if timeout is None else seconds("timeout", timeout, endless=True)
+        due = engine.due(most)
+        return engine.wait(None if due == math.inf else due) or due < most
 
     def close(self) -> None:
         """Acknowledge what :meth:`get_new_events` gave out, and let go of everything."""

@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -25,7 +25,7 @@ from .events import EVENT_NAMES
 from .filters import Patterns
 from .url import Url
 
-__all__ = ["FINGERPRINT", "Options", "TargetOptions", "seconds", "unknown_option"]
+__all__ = ["FINGERPRINT", "Options", "Seconds", "TargetOptions", "seconds", "unknown_option"]
 
 #: What is no option of a poller, and what to do instead.
 _INSTEAD = {
@@ -44,14 +44,22 @@ _INSTEAD = {
 #: What a file's fingerprint is made of, unless told otherwise.
 FINGERPRINT = ("size", "mtime", "ctime", "inode")
 
+#: A length of time, in seconds.
+Seconds: TypeAlias = float | timedelta
 
-def seconds(name: str, value: object) -> float:
-    """A length of time as seconds: a number or a ``timedelta``, not negative."""
+
+def seconds(name: str, value: object, endless: bool = False) -> float:
+    """A length of time as seconds: a number or a ``timedelta``, not negative.
+
+    :param endless: ``math.inf`` is fine, too.
+    """
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise InvalidOption(f"{name}={value!r}: expected a number of seconds, 0 or more, or a timedelta")
-    return float(value)
+    if not isinstance(value, bool) and isinstance(value, int | float) and value >= 0:
+        if math.isfinite(value) or endless:
+            return float(value)
+    more = " (math.inf: without end)" if endless else ""
+    raise InvalidOption(f"{name}={value!r}: expected a number of seconds, 0 or more{more}, or a timedelta")
 
 
 def unknown_option(

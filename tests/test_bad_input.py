@@ -490,3 +490,21 @@ def test_nothing_is_left_behind_by_what_was_refused(inbox, tmp_path):
     with pytest.raises(TargetNotFound):
         INotifyPoller(inbox / "missing", state=tmp_path / "state.db")
     assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("value", ["5", None, -1, float("nan"), True, timedelta(seconds=-1)])
+def test_lengths_of_time_that_are_none(inbox: Path, value: Any) -> None:
+    with FilePoller(inbox) as poller:
+        calls = [
+            ("max_age", lambda: poller.get_new_events(max_age=value)),
+            ("max_age", lambda: poller.next_batch(max_age=value)),
+            ("max_age", lambda: poller.claim("run-1", max_age=value)),
+            ("batch_for", lambda: poller.claim("run-1", batch_for=value)),
+            ("wait", lambda: poller.lease(wait=value).__enter__()),
+        ]
+        if value is not None:
+            calls.append(("timeout", lambda: poller.wait(value)))
+        for name, call in calls:
+            with pytest.raises(InvalidOption, match=f"^{name}=.*expected a number of seconds, 0 or more"):
+                call()
+        assert poller.get_new_events(max_age=timedelta(seconds=1)) == []

@@ -7,9 +7,11 @@ does not come before it may.
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -331,6 +333,19 @@ def test_settle_survives_a_restart(inbox, kind, tmp_path):
     with kind(inbox, **options) as poller:
         assert books.wait_for(poller, 1) == [(b"new", "modified")]
         books.agree()
+
+
+@pytest.mark.parametrize("timeout", [None, math.inf, 60, timedelta(minutes=1)])
+def test_waiting_ends_when_what_is_held_may_be_quiet(inbox, kind, tmp_path, timeout):
+    with kind(inbox, settle=0.4, state=tmp_path / "state.db") as poller:
+        put(inbox / "new")
+        assert poller.get_new_events() == []
+        told: list = []
+        while not told:
+            assert poller.wait(timeout)
+            told = poller.get_new_events()
+        assert [event.key for event in told] == [b"new"]
+        assert not poller.wait(0)
 
 
 def test_comes_and_goes_while_it_is_held(inbox, kind, tmp_path):
