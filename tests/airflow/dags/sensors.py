@@ -29,7 +29,7 @@ for way, options in WAYS.items():
             existing="report",
             poke_interval=1,
             timeout=60,
-            retries=2,
+            retries=5,
             retry_delay=timedelta(seconds=1),
             **{"deferrable": False, **options},
         )
@@ -44,7 +44,7 @@ for way, options in WAYS.items():
                 poke_interval=1,
                 timeout=3,
                 # Airflow itself fails a task now and then that is resumed at once; a time-out is not retried.
-                retries=2,
+                retries=5,
                 retry_delay=timedelta(seconds=1),
                 **{"deferrable": False, **options},
             )
@@ -52,7 +52,7 @@ for way, options in WAYS.items():
 with DAG("sensor_usual", schedule=None, catchup=False, is_paused_upon_creation=False):
     # Nothing but what has to be said: the consumer is called after DAG and task, and only new files count.
     PollerSensor(
-        task_id="wait", url="{{ dag_run.conf['inbox'] }}", deferrable=True, poke_interval=1, retries=1
+        task_id="wait", url="{{ dag_run.conf['inbox'] }}", deferrable=True, poke_interval=1, retries=5
     )
 
 with DAG("sensor_mapped", schedule=None, catchup=False, is_paused_upon_creation=False):
@@ -63,7 +63,7 @@ with DAG("sensor_mapped", schedule=None, catchup=False, is_paused_upon_creation=
         return found
 
     PollerSensor.partial(
-        task_id="wait", existing="report", consumer="mapped", deferrable=True, poke_interval=1, retries=2
+        task_id="wait", existing="report", consumer="mapped", deferrable=True, poke_interval=1, retries=5
     ).expand(url=inboxes())
 
 with DAG("sensor_together", schedule=None, catchup=False, is_paused_upon_creation=False):
@@ -74,7 +74,7 @@ with DAG("sensor_together", schedule=None, catchup=False, is_paused_upon_creatio
         consumer="together",
         batch_for=8,
         poke_interval=1,
-        retries=2,
+        retries=5,
         retry_delay=timedelta(seconds=1),
     )
 
@@ -93,7 +93,7 @@ with DAG("sensor_fails_once", schedule=None, catchup=False, is_paused_upon_creat
         consumer="stumbling",
         existing="report",
         deferrable=False,
-        retries=2,
+        retries=5,
         retry_delay=timedelta(seconds=1),
         poke_interval=1,
     )
@@ -108,7 +108,7 @@ with DAG("sensor_conn", schedule=None, catchup=False, is_paused_upon_creation=Fa
         deferrable=True,
         poke_interval=1,
         timeout=60,
-        retries=2,
+        retries=5,
         retry_delay=timedelta(seconds=1),
     )
 
