@@ -164,8 +164,9 @@ def test_a_state_of_an_earlier_version_is_not_migrated(state_url, monkeypatch):
     """That is for the poller to do: a newer program that looks must not lock out the older one that works."""
     with open_store(state_url) as store:
         target_of(store)
+    later = schema.current_version() + 1
     with monkeypatch.context() as newer:
-        newer.setitem(schema.MIGRATIONS, 2, ("ALTER TABLE poller_targets ADD COLUMN colour {text}",))
+        newer.setitem(schema.MIGRATIONS, later, ("ALTER TABLE poller_targets ADD COLUMN colour {text}",))
         assert check_state(state_url).endswith(" can be used")
     with open_store(state_url) as store:
         assert len(store.targets()) == 1
@@ -174,7 +175,8 @@ def test_a_state_of_an_earlier_version_is_not_migrated(state_url, monkeypatch):
 def test_a_migration_that_fails_is_told(state_url, monkeypatch):
     with open_store(state_url) as store:
         target_of(store)
-    monkeypatch.setitem(schema.MIGRATIONS, 2, ("ALTER TABLE poller_no_such ADD COLUMN colour {text}",))
+    later = schema.current_version() + 1
+    monkeypatch.setitem(schema.MIGRATIONS, later, ("ALTER TABLE poller_no_such ADD COLUMN colour {text}",))
     with pytest.raises(StateError):
         check_state(state_url)
 
