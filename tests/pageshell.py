@@ -160,9 +160,7 @@ class PageShell:
         os.mkfifo(self._notes / "blocks")
 
     def __enter__(self) -> Self:
-        # What nohup, or the background of a script, has ignored is so in every process below.
-        usual = ["env", "--default-signal=INT,HUP"]
-        self._processes.launch("bash", [*usual, "bash", "-c", LOOP, "bash"], self.folder)
+        self._processes.launch("bash", ["bash", "-c", LOOP, "bash"], self.folder)
         try:
             self._wait(self._connected, "bash did not start")
         except BaseException:

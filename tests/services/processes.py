@@ -29,6 +29,9 @@ __all__ = ["Ended", "HostError", "Processes", "free_port"]
 
 _MARK = "POLLER_TEST_PROCESSES"
 
+#: What nohup, or the background of a script, has ignored is ignored in every process below.
+_USUAL = ["env", "--default-signal=INT,HUP"]
+
 
 class HostError(RuntimeError):
     """A service did not do what it should."""
@@ -87,7 +90,7 @@ class Processes:
             )
         with open(self.logs / f"{name}.log", "ab") as log:
             process = subprocess.Popen(
-                list(argv),
+                [*_USUAL, *argv],
                 cwd=cwd,
                 env={**self.env, **(env or {})},
                 stdout=log,
