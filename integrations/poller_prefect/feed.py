@@ -27,9 +27,10 @@ told, and its events stay undelivered.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -69,6 +70,13 @@ class _Flying:
     raw: dict[str, Any]
     waits_for: set[str]  #: automations that have not said that they ran; empty: only to be stored
     executed: set[str] = field(default_factory=set)
+
+
+def _pieces(events: Iterable[Event]) -> Iterator[list[Event]]:
+    """The events, as many at a time as one request carries."""
+    rest = iter(events)
+    while piece := list(islice(rest, _POST)):
+        yield piece
 
 
 class Feed:
@@ -118,18 +126,24 @@ class Feed:
 
     async def launch(self, events: Iterable[Event]) -> None:
         """Send events."""
-        new = []
         automations = await self._awaiting()
-        for event in events:
-            raw = self.raw(event)
-            new.append(_Flying(event, raw, awaited(automations, raw)))
         if not self._flying:
             self._pace = Pace()
             self._heard, self._outages = time.monotonic(), self._server.outages
-        self._flying.update((one.raw["id"], one) for one in new)
-        self._triggers = any(one.waits_for for one in new)
-        await self._send(new)
-        self._pace.sent = bool(new)
+        sent, triggers = 0, False
+        # The server is to have the first ones while the next are prepared.
+        for part in _pieces(events):
+            new = []
+            for event in part:
+                raw = self.raw(event)
+                new.append(_Flying(event, raw, awaited(automations, raw)))
+            self._flying.update((one.raw["id"], one) for one in new)
+            triggers = triggers or any(one.waits_for for one in new)
+            await self._send(new)
+            sent += len(new)
+        self._triggers = triggers
+        if sent:
+            self._pace.sent_off(min(sent, _COUNTED))
 
     async def done(self) -> list[Event]:
         """Those that are confirmed since it was last asked."""

@@ -17,8 +17,10 @@ __all__ = ["Pace"]
 
 #: Seconds between two looks at what has arrived: as long as it should take, but in these bounds.
 _SHORTEST, _LONGEST = 0.1, 1.0
-#: The first one, as long as nothing is known of how long it takes.
+#: The first one at least, as long as nothing is known of how long it takes.
 _FIRST = 0.3
+#: What a server with SQLite stores in a second, about.
+_USUAL_RATE = 500
 
 
 class Pace:
@@ -35,6 +37,15 @@ class Pace:
         self.sent = False  #: whether something was sent just now, of which nothing can be there yet
         self.confirmed = 0  #: how many events are confirmed, since there was nothing on its way
         self.pause = _FIRST  #: seconds after which it is worth looking again
+
+    def sent_off(self, count: int) -> None:
+        """Note that something was sent.
+
+        :param count: how many of it have to arrive for something to be confirmed.
+        """
+        self.sent = True
+        if not self._seen:
+            self.pause = min(_LONGEST, max(_FIRST, count / _USUAL_RATE))
 
     def begin(self) -> None:
         """A look begins, which may be several requests."""

@@ -152,7 +152,7 @@ class Poll:
                     await self._way.launch(new)
                 await self._settle()
                 tick()
-                if new:
+                if new and not self._all_read:
                     continue
                 if failure:
                     raise failure[0]

@@ -58,6 +58,17 @@ def test_some_wait_for_an_automation_and_others_do_not() -> None:
     assert asked.look((1, 1)) <= 1.0
 
 
+def test_as_long_as_nothing_is_known_it_goes_by_how_many_they_are() -> None:
+    for count, pause in [(1, 0.3), (250, 0.5), (500, 1.0), (2000, 1.0)]:
+        asked = Asked()
+        asked.pace.sent_off(count)
+        assert asked.pace.sent
+        assert asked.pace.pause == pause
+    asked.look((499, 1))
+    asked.pace.sent_off(500)
+    assert asked.pace.pause == 0.1
+
+
 def test_a_clock_that_stands_still() -> None:
     pace = Pace(lambda: 7.0)
     pace.begin()

@@ -15,8 +15,6 @@ from tests.services.prefect_host import PrefectHost
 
 FLOWS = """
 from prefect import flow
-import prefect
-import pytest
 from poller_prefect import take_event
 
 @flow(log_prints=True)
@@ -48,6 +46,8 @@ deployments:
 {triggers}
   - name: inbox
     entrypoint: poller_prefect.flow.poll_flow
+    pull: &nothing
+      - prefect.deployments.steps.set_working_directory: {{directory: .}}
     work_pool: *pool
     parameters:
       url: {inbox}
@@ -55,6 +55,7 @@ deployments:
       include: ["*.csv"]
   - name: events
     entrypoint: poller_prefect.poll_flow
+    pull: *nothing
     work_pool: *pool
     parameters:
       url: {inbox}
