@@ -253,7 +253,7 @@ class Engine:
             # A write in the same tick as the last one before the listing leaves no trace in the fingerprint.
             # So that tick must be over before anybody is told that what is there now is known.
             self.clock.sleep(self.source.slack)
-        self.settling.forget(due, whole)
+        self.settling.forget(due, whole, [gap.span for gap in look.gaps])
         self._gaps = [
             gap for gap in self._gaps if not any(gap.span.within(span) for span in spans)
         ] + look.gaps

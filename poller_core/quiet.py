@@ -26,11 +26,12 @@ noticed; nor anything about a jump of the clock while no process of ours ran.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import msgspec
 
 from .clock import Clock
-from .listing import Row
+from .listing import Row, Span
 from .state.observed import Observed
 
 __all__ = ["Settling"]
@@ -122,16 +123,17 @@ class Settling:
         self._asked.add(key)
         return False
 
-    def forget(self, due: list[bytes], whole: bool) -> None:
+    def forget(self, due: list[bytes], whole: bool, unread: Sequence[Span] = ()) -> None:
         """The look is over: let go of subjects that it did not ask about.
 
         They are gone, or are again as they were before they changed, or are being written.
 
         :param due: those that :meth:`begin` gave.
         :param whole: everything was looked at, so that this is true of all others, too.
+        :param unread: what could not be listed: of what is in there nothing is known, and it stays held.
         """
         for key in [*self._seen] if whole else due:
-            if key not in self._asked:
+            if key not in self._asked and not any(span.holds(key) for span in unread):
                 self._seen.pop(key, None)
 
     def recall(self, offset: float, observed: list[Observed]) -> None:

@@ -7,6 +7,7 @@ this machine, moved by hand, so that hours pass and machines start anew.
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import pytest
 from poller_core import FilePoller
 from poller_core.backends import file
 from poller_core.clock import Clock
+from tests.faultfs import FaultFileSystem
 from tests.races.tools import put
 
 #: A file's age proves nothing.
@@ -104,6 +106,20 @@ def test_one_that_went_and_came_begins_anew(inbox: Path, machine: Machine, look)
     assert look() == []
     machine.passed += 61
     assert look() == ["created a"]
+
+
+def test_what_can_not_be_listed_stays_held(inbox: Path, machine: Machine, look) -> None:
+    (inbox / "sub").mkdir()
+    put(inbox / "sub" / "a", "1")
+    fs = FaultFileSystem()
+    assert look(recurse=True, fs=fs) == []
+    machine.passed += 40
+    broken = fs.fail("open_dir", b"sub", errno.EIO)
+    assert look(recurse=True, fs=fs) == []
+    assert broken.hits
+    fs.rules.clear()
+    machine.passed += 21
+    assert look(recurse=True, fs=fs) == ["created sub/a"]
 
 
 def test_another_start_of_the_machine_knows_nothing_of_it(inbox: Path, machine: Machine, look) -> None:
