@@ -8,6 +8,7 @@ deployment) is made before the clock starts.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import time
@@ -25,6 +26,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import emit_event
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.types.entrypoint import EntrypointType
 
 from poller_core import Event, make_poller
@@ -158,17 +160,21 @@ def runs_ours(inbox: str, state: str, count: int, name: str, triggered: bool) ->
 
 
 def runs_bare(count: int, name: str, at_once: int) -> dict[str, Any]:
-    """``POST /deployments/…/create_flow_run`` by Prefect's own client, so many at a time."""
+    """``POST /deployments/…/create_flow_run`` by Prefect's own client, so many at a time.
+
+    It tries again by itself, and gives up in the end: a run that it gave up is one that is lost.
+    """
     deployment = uuid.UUID(str(_deployment(name, None).apply()))
     told: dict[str, Any] = {}
 
     async def some(client: PrefectClient, numbers: Iterator[int]) -> None:
         for number in numbers:
-            await client.create_flow_run_from_deployment(
-                deployment,
-                parameters={"url": f"file:///{number}"},
-                idempotency_key=f"{name}/{number}",
-            )
+            with contextlib.suppress(PrefectHTTPStatusError):
+                await client.create_flow_run_from_deployment(
+                    deployment,
+                    parameters={"url": f"file:///{number}"},
+                    idempotency_key=f"{name}/{number}",
+                )
 
     async def all_of_them() -> None:
         async with get_client() as client:
