@@ -72,13 +72,6 @@ class _Flying:
     executed: set[str] = field(default_factory=set)
 
 
-def _pieces(events: Iterable[Event]) -> Iterator[list[Event]]:
-    """The events, as many at a time as one request carries."""
-    rest = iter(events)
-    while piece := list(islice(rest, _POST)):
-        yield piece
-
-
 class Feed:
     """Sends events, and says which are where they should be.
 
@@ -130,20 +123,19 @@ class Feed:
         if not self._flying:
             self._pace = Pace()
             self._heard, self._outages = time.monotonic(), self._server.outages
-        sent, triggers = 0, False
-        # The server is to have the first ones while the next are prepared.
-        for part in _pieces(events):
-            new = []
-            for event in part:
+        new: list[_Flying] = []
+
+        def prepared() -> Iterator[_Flying]:
+            for event in events:
                 raw = self.raw(event)
-                new.append(_Flying(event, raw, awaited(automations, raw)))
-            self._flying.update((one.raw["id"], one) for one in new)
-            triggers = triggers or any(one.waits_for for one in new)
-            await self._send(new)
-            sent += len(new)
-        self._triggers = triggers
-        if sent:
-            self._pace.sent_off(min(sent, _COUNTED))
+                one = self._flying[raw["id"]] = _Flying(event, raw, awaited(automations, raw))
+                new.append(one)
+                yield one
+
+        await self._send(prepared())
+        self._triggers = any(one.waits_for for one in new)
+        if new:
+            self._pace.sent_off(min(len(new), _COUNTED))
 
     async def done(self) -> list[Event]:
         """Those that are confirmed since it was last asked."""
@@ -163,9 +155,11 @@ class Feed:
             self.failed.pop(event.id, None)
         return confirmed
 
-    async def _send(self, flying: list[_Flying]) -> None:
-        for start in range(0, len(flying), _POST):
-            await self._server.post([one.raw for one in flying[start : start + _POST]])
+    async def _send(self, flying: Iterable[_Flying]) -> None:
+        """Send them, piece by piece: the server has the first ones while the next are prepared."""
+        rest = iter(flying)
+        while piece := list(islice(rest, _POST)):
+            await self._server.post([one.raw for one in piece])
 
     def _silent(self) -> bool:
         """Whether what was sent may be lost: the server was away meanwhile, or nothing comes back."""

@@ -26,7 +26,7 @@ from ..errors import StateDamaged
 from .database import Database
 from .targets import lock_target
 
-__all__ = ["Observations", "Observed", "decode_observed", "row_of"]
+__all__ = ["Observations", "Observed", "decode_observed"]
 
 #: How long the row of a start of a machine is kept that has not looked since, in seconds.
 _KEPT = 86400.0
@@ -50,14 +50,8 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Content)
 
 
-def row_of(offset: float, observed: Sequence[Observed]) -> tuple[bytes, bytes]:
-    """Digest and blob of a row."""
-    blob = _encoder.encode(_Content(offset, list(observed)))
-    return _digest(blob), blob
-
-
 def decode_observed(digest: bytes, blob: bytes) -> tuple[float, list[Observed]]:
-    """The inverse of :func:`row_of`.
+    """What :meth:`Observations.save` has put into a row.
 
     :raises StateDamaged: if digest and blob don't fit, or the blob is none.
     """
@@ -106,10 +100,11 @@ class Observations:
                 (target_id, origin, now - _KEPT),
             )
             if observed:
+                blob = _encoder.encode(_Content(offset, list(observed)))
                 self._database.run(
                     "INSERT INTO poller_observed (target_id, origin, saved_at, digest, blob) "
                     "VALUES (?, ?, ?, ?, ?)",
-                    (target_id, origin, now, *row_of(offset, observed)),
+                    (target_id, origin, now, _digest(blob), blob),
                 )
             crash_point("store.observed.before")
         crash_point("store.observed.after")
